@@ -1,0 +1,3 @@
+"""Distributed training of recommenders on Spark and Delta Lake."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""Alternating least squares in which the fixed side never moves."""

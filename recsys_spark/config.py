@@ -1,0 +1,291 @@
+"""The configuration of a dataset or deployment: one YAML file, every value checked before work starts."""
+
+import datetime as dt
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from recsys_spark.errors import ConfigError, UsageError
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def _duration(value: Any) -> Any:
+    """Read `36h`, `31d`, `90m` or `10s`; a bare number means days."""
+    if isinstance(value, str):
+        match = re.fullmatch(r"\s*([0-9.]+)\s*([smhd])\s*", value)
+        if not match:
+            raise ValueError("a duration is a number with s, m, h or d behind it, such as 36h or 31d")
+        return dt.timedelta(seconds=float(match[1]) * _UNITS[match[2]])
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return dt.timedelta(days=value)
+    return value
+
+
+def _positive(value: dt.timedelta) -> dt.timedelta:
+    if value <= dt.timedelta(0):
+        raise ValueError("must be longer than nothing")
+    return value
+
+
+def utc(value: Any) -> Any:
+    """Read an ISO time; without a zone it is UTC.
+
+    >>> utc("2011-11-01")
+    datetime.datetime(2011, 11, 1, 0, 0, tzinfo=datetime.timezone.utc)
+    """
+    if isinstance(value, str):
+        try:
+            value = dt.datetime.fromisoformat(value)
+        except ValueError as error:
+            raise ValueError("a time is ISO 8601, such as 2011-11-01 or 2011-11-01T06:00:00+01:00") from error
+    elif isinstance(value, dt.date) and not isinstance(value, dt.datetime):
+        value = dt.datetime(value.year, value.month, value.day)
+    if isinstance(value, dt.datetime):
+        return value.astimezone(dt.UTC) if value.tzinfo else value.replace(tzinfo=dt.UTC)
+    return value
+
+
+def _as_list(value: Any) -> Any:
+    return value if isinstance(value, list | tuple) else [value]
+
+
+Duration = Annotated[dt.timedelta, BeforeValidator(_duration), AfterValidator(_positive)]
+Time = Annotated[dt.datetime, BeforeValidator(utc)]
+Paths = Annotated[tuple[str, ...], BeforeValidator(_as_list), Field(min_length=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Storage(_Section):
+    """Where the tables lie."""
+
+    root: str = "data"
+    """Folder or URL (HDFS, S3, ABFS) under which every table lies as `layer/table`."""
+
+
+class Columns(_Section):
+    """Which column of the source means what; a column that is not there is left out."""
+
+    user: str = "user"
+    """Column of the user's id."""
+    item: str = "item"
+    """Column of the item's id."""
+    time: str | None = None
+    """Column of the event's time; without it the log has no order in time."""
+    event: str | None = None
+    """Column of the event's type, such as view, cart or buy."""
+    value: str | None = None
+    """Column of a quantity, rating or count of plays."""
+
+
+class Source(_Section):
+    """The event log as it is delivered."""
+
+    path: Paths
+    """Files or globs, local or of any Hadoop file system; `package:NAME/FILE` is a file of a Python package."""
+    format: Literal["csv", "json", "parquet", "delta"] = "parquet"
+    """Format of the files."""
+    options: dict[str, str] = Field(default_factory=dict)
+    """Options of Spark's reader, such as `sep`, `encoding`, `multiLine`."""
+    header: bool = True
+    """Whether a CSV file names its columns in its first line; else they are named by `names`."""
+    names: tuple[str, ...] | None = None
+    """Names of the columns of a CSV file without header, in order."""
+    columns: Columns = Columns()
+    """Which column means what."""
+    time_format: str = "iso"
+    """`iso`, `seconds`, `milliseconds` or `nanoseconds` since 1970, or a Spark pattern such as `dd/MM/yyyy HH:mm`."""
+    timezone: str = "UTC"
+    """Zone of times that name none themselves, such as `Europe/London`."""
+    types: dict[str, str] = Field(default_factory=dict)
+    """Spark types of columns that `filters` compute with; what cannot be read as such is null there."""
+    filters: dict[str, str] = Field(default_factory=dict)
+    """Rules by name: a Spark SQL expression that a row must satisfy, else it is quarantined under that name."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Source":
+        if self.format == "csv" and not self.header and not self.names:
+            raise ValueError("a csv without header needs `names`, the names of its columns in order")
+        return self
+
+
+class Holdout(_Section):
+    """What evaluation compares with, where time does not part past from future."""
+
+    path: Paths | None = None
+    """Files of a published split, with the mapping of the source."""
+    random: float | None = Field(default=None, gt=0, lt=1)
+    """Share of each user's items to hold out."""
+    seed: int = Field(default=1, ge=0)
+    """Seed of the random split."""
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> "Holdout":
+        if (self.path is None) == (self.random is None):
+            raise ValueError("holdout names either `path` or `random`")
+        return self
+
+
+class Features(_Section):
+    """From events to weighted interactions."""
+
+    events: dict[str, float] | None = None
+    """Weight of each event type; types not listed are quarantined. Without it every event weighs 1."""
+    value: Literal["ignore", "multiply", "log1p"] = "ignore"
+    """What an event's value does to its weight: nothing, weight · value, or weight · log(1 + value)."""
+    half_life: Duration | None = None
+    """Age at which an event weighs half, counted back from as_of; without it age does not matter."""
+    transform: Literal["sum", "log1p", "binary"] = "sum"
+    """From the sum of a pair's event weights to its weight: the sum, log(1 + sum), or 1."""
+    k_core: int = Field(default=1, ge=1, le=10_000)
+    """Train only on users and items with at least so many partners among the kept ones (fixed point)."""
+    popularity_half_life: Duration = dt.timedelta(days=28)
+    """Half-life of events in the decayed popularity of items."""
+    max_quarantined: float = Field(default=1.0, ge=0, le=1)
+    """Largest share of rows that may be refused before the job stops."""
+
+
+class Als(_Section):
+    """The model and its training."""
+
+    rank: int = Field(default=64, ge=1, le=2048)
+    """Width of the factors."""
+    epochs: int = Field(default=16, ge=1, le=1000)
+    """Epochs to train: each solves both sides once."""
+    alpha0: float = Field(default=0.1, ge=0)
+    """Weight of all cells, observed or not (iALS)."""
+    regularization: float = Field(default=0.003, gt=0)
+    """λ of λ·(n_u + alpha0·n_items)^nu."""
+    nu: float = Field(default=1.0, ge=0, le=1)
+    """Exponent ν of the frequency scaling of the regularisation."""
+    init_scale: float = Field(default=0.1, gt=0)
+    """Initial factors are normal with standard deviation init_scale / √rank."""
+    moving_side: Literal["auto", "users", "items"] = "auto"
+    """The side whose factors travel each epoch; `auto` takes the smaller."""
+    seed: int = Field(default=1, ge=0)
+    """Seed of the initial factors."""
+    row_steps: int = Field(default=8, ge=1, le=100)
+    """Most CG steps for a row of the fixed side."""
+    row_tolerance: float = Field(default=1e-2, gt=0, lt=1)
+    """Relative residual at which a row's CG stops."""
+    moving_steps: int = Field(default=3, ge=1, le=20)
+    """Most CG steps of the moving side an epoch, each one a pass over the blocks."""
+    moving_tolerance: float = Field(default=0.1, gt=0, lt=1)
+    """Relative residual at which the moving side's CG stops."""
+    block_interactions: int = Field(default=2_500_000, ge=1)
+    """Interactions that a block holds on average at most."""
+    min_blocks: int = Field(default=4, ge=1, le=100_000)
+    """Blocks at the least: the parallelism of a small data set."""
+    keep_every: int = Field(default=0, ge=0)
+    """Keep the factors of every n-th epoch beside the last; 0 keeps only the last."""
+
+
+class TopK(_Section):
+    """The ranked lists."""
+
+    k: int = Field(default=10, ge=1, le=10_000)
+    """Length of a list."""
+    hide_seen: bool = True
+    """Whether items of the user's history are left out."""
+    tolerance: float = Field(default=1e-3, gt=0, lt=1)
+    """Relative residual of the users' factors, solved from their histories at scoring time."""
+    fallback: Literal["popularity", "popularity_decayed"] = "popularity"
+    """The list for users without usable history."""
+
+
+class Evaluation(_Section):
+    """What is measured, on which events."""
+
+    k: Annotated[tuple[int, ...], BeforeValidator(_as_list)] = (10,)
+    """List lengths at which metrics are computed."""
+    horizon: Duration | None = None
+    """How long after as_of events count; without it, to the end of the log."""
+    events: tuple[str, ...] | None = None
+    """Event types that count as wanted; without it, all."""
+    new_items_only: bool = True
+    """Whether only items that are new to the user count as wanted."""
+    recall_divides_by: Literal["min_k_relevant", "relevant"] = "min_k_relevant"
+    """Denominator of recall: min(k, relevant) or relevant."""
+
+
+class Config(_Section):
+    """A dataset and what is done with it."""
+
+    name: str = Field(pattern=r"^[a-z0-9_]+$")
+    """Name of the dataset."""
+    as_of: Time | None = None
+    """Default of --as-of: events before it are past. Without either, just after the last event."""
+    storage: Storage = Storage()
+    source: Source
+    holdout: Holdout | None = None
+    features: Features = Features()
+    als: Als = Als()
+    topk: TopK = TopK()
+    evaluation: Evaluation = Evaluation()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Config":
+        if self.source.columns.time is None:
+            if self.features.half_life is not None:
+                raise ValueError("features.half_life needs source.columns.time: the log has no time")
+            if self.as_of is not None:
+                raise ValueError("as_of needs source.columns.time: the log has no time")
+            if self.topk.fallback == "popularity_decayed":
+                raise ValueError("topk.fallback: popularity_decayed needs source.columns.time")
+        if self.features.events is not None and self.source.columns.event is None:
+            raise ValueError("features.events needs source.columns.event: the log has no event types")
+        return self
+
+
+def load(path: str, overrides: list[str] | tuple[str, ...] = ()) -> Config:
+    """Read a configuration file, replace values by `key=value` overrides, and check everything.
+
+    Raises ConfigError, which names file, key, value and what is wrong with it, and UsageError for an
+    override that is not `key=value`.
+    """
+    try:
+        raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: no such configuration file; conf/ has examples") from error
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: a configuration is a mapping of keys to values")
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals or not key.strip():
+            raise UsageError(f"--set {override}: write it as key=value, such as --set als.rank=64")
+        _set(raw, key.strip().split("."), yaml.safe_load(value) if value else None, override)
+    try:
+        return Config.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError("; ".join(_explain(path, problem) for problem in error.errors())) from error
+
+
+def _set(raw: dict[str, Any], keys: list[str], value: Any, override: str) -> None:
+    """Set a nested value in place; sections on the way are made where they are missing."""
+    for key in keys[:-1]:
+        raw = raw[key] if isinstance(raw.get(key), dict) else raw.setdefault(key, {})
+        if not isinstance(raw, dict):
+            raise ConfigError(f"--set {override}: {key} is a value, not a section")
+    raw[keys[-1]] = value
+
+
+def _explain(path: str, problem: Any) -> str:
+    """One problem as `file: key: value is …`."""
+    key = ".".join(str(part) for part in problem["loc"]) or "(whole file)"
+    if problem["type"] == "extra_forbidden":
+        return f"{path}: {key}: unknown key; docs/configuration.md lists the known ones"
+    if problem["type"] == "missing":
+        return f"{path}: {key}: missing, and has no default"
+    message = problem["msg"].removeprefix("Value error, ")
+    shown = "" if isinstance(problem["input"], dict) else f" {problem['input']!r}:"
+    return f"{path}: {key}:{shown} {message[0].lower() + message[1:]}"

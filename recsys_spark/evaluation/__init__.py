@@ -1,0 +1,1 @@
+"""Metrics per user, baselines and their comparison."""

@@ -1,0 +1,104 @@
+"""The schema of every table, and the names of its columns; checked at every write."""
+
+from pyspark.sql import types as t
+
+USER_ID = "user_id"
+ITEM_ID = "item_id"
+USER_INDEX = "user_index"
+ITEM_INDEX = "item_index"
+AS_OF = "as_of"
+RUN_ID = "run_id"
+MODEL_ID = "model_id"
+
+# Columns that ingest adds to the source's own, which stay as received, as strings.
+SOURCE_FILE = "_file"
+LINE = "_line"
+PART = "_part"
+INGESTED_AT = "_ingested_at"
+BRONZE_COLUMNS = (
+    t.StructField(SOURCE_FILE, t.StringType(), True),
+    t.StructField(LINE, t.LongType(), True),
+    t.StructField(PART, t.StringType(), True),
+    t.StructField(INGESTED_AT, t.TimestampType(), True),
+)
+
+
+def _table(**columns: t.DataType) -> t.StructType:
+    return t.StructType([t.StructField(name, kind, True) for name, kind in columns.items()])
+
+
+RANKED_ITEMS = t.ArrayType(_table(item_id=t.StringType(), score=t.FloatType()))
+
+SCHEMAS: dict[str, t.StructType] = {
+    "silver.quarantine": _table(
+        run_id=t.StringType(),
+        reason=t.StringType(),
+        _file=t.StringType(),
+        _line=t.LongType(),
+        _part=t.StringType(),
+        record=t.StringType(),
+    ),
+    "silver.interactions": _table(
+        as_of=t.TimestampType(),
+        user_id=t.StringType(),
+        item_id=t.StringType(),
+        weight=t.DoubleType(),
+        events=t.LongType(),
+        first_time=t.TimestampType(),
+        last_time=t.TimestampType(),
+        core=t.BooleanType(),
+    ),
+    "gold.user_ids": _table(user_id=t.StringType(), user_index=t.IntegerType()),
+    "gold.item_ids": _table(item_id=t.StringType(), item_index=t.IntegerType()),
+    "gold.item_features": _table(
+        as_of=t.TimestampType(),
+        item_id=t.StringType(),
+        events=t.LongType(),
+        users=t.LongType(),
+        popularity=t.DoubleType(),
+        popularity_decayed=t.DoubleType(),
+        first_time=t.TimestampType(),
+        last_time=t.TimestampType(),
+    ),
+    "gold.models": _table(
+        model_id=t.StringType(),
+        kind=t.StringType(),
+        as_of=t.TimestampType(),
+        status=t.StringType(),
+        config=t.StringType(),
+        inputs=t.MapType(t.StringType(), t.LongType()),
+        moving_side=t.StringType(),
+        epochs=t.IntegerType(),
+        objective=t.ArrayType(t.DoubleType()),
+        seconds=t.ArrayType(t.DoubleType()),
+        code_version=t.StringType(),
+    ),
+    "gold.item_factors": _table(
+        model_id=t.StringType(),
+        epoch=t.IntegerType(),
+        item_index=t.IntegerType(),
+        factors=t.ArrayType(t.FloatType()),
+    ),
+    "gold.user_factors": _table(
+        model_id=t.StringType(),
+        epoch=t.IntegerType(),
+        user_index=t.IntegerType(),
+        factors=t.ArrayType(t.FloatType()),
+    ),
+    "gold.recommendations": _table(
+        model_id=t.StringType(),
+        as_of=t.TimestampType(),
+        user_id=t.StringType(),
+        items=RANKED_ITEMS,
+        source=t.StringType(),
+    ),
+    "gold.metrics": _table(
+        run_id=t.StringType(),
+        model_id=t.StringType(),
+        model=t.StringType(),
+        as_of=t.TimestampType(),
+        user_id=t.StringType(),
+        relevant=t.IntegerType(),
+        metrics=t.MapType(t.StringType(), t.DoubleType()),
+    ),
+}

@@ -1,0 +1,74 @@
+"""The one place that builds a SparkSession."""
+
+import os
+import sys
+from pathlib import Path
+
+import pyspark
+from pyspark.sql import SparkSession
+
+DELTA_PACKAGE = "io.delta:delta-spark_4.2_2.13:4.4.0"
+
+# What every session needs, wherever it runs; set at run time, so that spark-submit's sessions have it too.
+RUNTIME = {
+    "spark.sql.session.timeZone": "UTC",
+    "spark.sql.sources.partitionOverwriteMode": "static",
+    "spark.sql.legacy.parquet.nanosAsLong": "true",
+    "spark.sql.inMemoryColumnarStorage.compressed": "false",
+    "spark.sql.execution.arrow.pyspark.enabled": "true",
+    "spark.databricks.delta.snapshotPartitions": "2",
+    "spark.databricks.delta.schema.autoMerge.enabled": "false",
+    "spark.databricks.delta.replaceWhere.constraintCheck.enabled": "true",
+}
+
+# What must be known when the session is built; a cluster's own properties are in conf/spark/.
+EVERYWHERE = {
+    "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
+    "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+    "spark.executorEnv.OPENBLAS_NUM_THREADS": "1",
+    "spark.executorEnv.MKL_NUM_THREADS": "1",
+    "spark.executorEnv.NUMBA_NUM_THREADS": "1",
+}
+
+# What a session on one machine needs to be quick.
+LOCAL = {
+    "spark.driver.memory": "6g",
+    "spark.driver.maxResultSize": "4g",
+    "spark.sql.shuffle.partitions": "8",
+    "spark.ui.showConsoleProgress": "false",
+    "spark.driver.bindAddress": "127.0.0.1",
+    "spark.driver.host": "127.0.0.1",
+    "spark.ui.enabled": "false",
+    "spark.python.unix.domain.socket.enabled": "true",
+}
+
+
+def spark_session(name: str, master: str | None = None, settings: dict[str, str] | None = None) -> SparkSession:
+    """Return the running session, made fit for Delta, or build one.
+
+    Under spark-submit master and properties are the command's. Under plain `python` the master is
+    `master`, else the variable SPARK_MASTER, else local[*], and the properties are LOCAL, each replaced
+    by `settings`.
+    """
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    under_submit = "PYSPARK_GATEWAY_PORT" in os.environ
+    builder = SparkSession.builder.appName(name)
+    properties = dict(EVERYWHERE)
+    if not under_submit:
+        os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+        builder = builder.master(master or os.environ.get("SPARK_MASTER", "local[*]"))
+        properties |= LOCAL
+        if not _delta_is_bundled():
+            properties["spark.jars.packages"] = DELTA_PACKAGE
+    for key, value in {**properties, **(settings or {})}.items():
+        builder = builder.config(key, value)
+    session = builder.getOrCreate()
+    for key, value in RUNTIME.items():
+        session.conf.set(key, value)
+    session.sparkContext.setLogLevel("ERROR")
+    return session
+
+
+def _delta_is_bundled() -> bool:
+    """Whether the installed pyspark carries the Delta jar itself, as the images and `make install` see to."""
+    return any((Path(pyspark.__file__).parent / "jars").glob("delta-spark_*.jar"))

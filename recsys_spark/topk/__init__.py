@@ -1,0 +1,1 @@
+"""Exact ranking of every item for every user."""

@@ -1,0 +1,36 @@
+"""One lazy local Spark session for the whole run, and folders of its own for each test."""
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pyspark.sql import SparkSession
+
+from recsys_spark.session import spark_session
+
+os.environ["PYSPARK_PYTHON"] = sys.executable
+
+TEST_SETTINGS = {
+    "spark.sql.shuffle.partitions": "2",
+    "spark.default.parallelism": "2",
+    "spark.driver.memory": "2g",
+    "spark.ui.enabled": "false",
+}
+
+
+@pytest.fixture(scope="session")
+def spark() -> Iterator[SparkSession]:
+    session = spark_session("tests", master="local[2]", settings=TEST_SETTINGS)
+    yield session
+    session.stop()
+
+
+@pytest.fixture(scope="session")
+def logs() -> Path:
+    """Folder of the real event logs; tests that need it skip where it is absent."""
+    folder = Path(os.environ.get("RECSYS_LOGS", Path(__file__).parents[2] / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real event logs: {folder} is absent (RECSYS_LOGS names another folder)")
+    return folder
