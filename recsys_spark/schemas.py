@@ -15,10 +15,12 @@ SOURCE_FILE = "_file"
 LINE = "_line"
 PART = "_part"
 INGESTED_AT = "_ingested_at"
+MODIFIED_AT = "_modified_at"
 BRONZE_COLUMNS = (
     t.StructField(SOURCE_FILE, t.StringType(), True),
     t.StructField(LINE, t.LongType(), True),
     t.StructField(PART, t.StringType(), True),
+    t.StructField(MODIFIED_AT, t.TimestampType(), True),
     t.StructField(INGESTED_AT, t.TimestampType(), True),
 )
 

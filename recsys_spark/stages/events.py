@@ -1,0 +1,41 @@
+"""What several stages need of the events: the parsed rows of the run's own source, and the log's last moment."""
+
+import datetime as dt
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as f
+
+from recsys_spark import sources
+from recsys_spark.errors import DataError
+from recsys_spark.runs import Run
+from recsys_spark.schemas import SOURCE_FILE
+from recsys_spark.transforms import events
+
+
+def parsed_events(run: Run) -> tuple[DataFrame, int]:
+    """Return bronze.events parsed by the configuration, and the table's version that was read.
+
+    Only files that the configuration's paths name count: bronze keeps what else was ever ingested.
+    """
+    config = run.config
+    version = run.tables.version("bronze.events") if run.tables.exists("bronze.events") else None
+    raw = run.tables.read("bronze.events", version)
+    paths = config.source.path + ((config.holdout.path or ()) if config.holdout else ())
+    mine = raw.where(f.col(SOURCE_FILE).rlike(sources.pattern(run.spark, paths)))
+    return events.parse(mine, config.source, config.features.events), version or 0
+
+
+def latest_time(parsed: DataFrame) -> dt.datetime | None:
+    """Return the first whole second after the last event: everything is past then. None where the log has no time."""
+    last = parsed.where(f.col("reason").isNull()).agg(f.unix_seconds(f.max("time"))).first()
+    assert last is not None
+    return None if last[0] is None else dt.datetime.fromtimestamp(last[0] + 1, dt.UTC)
+
+
+def check_as_of(run: Run, parsed: DataFrame) -> None:
+    """Raise DataError where no valid event is before the run's as_of."""
+    if run.as_of is None:
+        return
+    before = parsed.where(f.col("reason").isNull() & (f.col("time") < f.lit(run.as_of)))
+    if before.limit(1).count() == 0:
+        raise DataError(f"--as-of {run.as_of:%Y-%m-%dT%H:%M:%S%z}: no valid event is before it; nothing to learn from")

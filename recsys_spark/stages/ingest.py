@@ -1,0 +1,41 @@
+"""Raw files to bronze.events: each line once, however often the job runs."""
+
+import datetime as dt
+
+from recsys_spark import sources
+from recsys_spark.runs import Run
+from recsys_spark.runs import main as run_job
+from recsys_spark.stages.events import check_as_of
+from recsys_spark.transforms import events
+
+
+def ingest(run: Run) -> None:
+    """Append the lines of files that bronze.events does not have; a file that changed since replaces its lines."""
+    source, holdout = run.config.source, run.config.holdout
+    delivered = {"source": source.path}
+    if holdout is not None and holdout.path is not None:
+        delivered["holdout"] = holdout.path
+    known = run.tables.ingested_files()
+    now = dt.datetime.now(dt.UTC)
+    raw, n_files, changed = None, 0, []
+    for part, paths in delivered.items():
+        files = sources.list_files(run.spark, source, paths)
+        fresh = sorted(url for url, modified in files.items() if known.get((part, url)) != modified)
+        changed += [url for url in fresh if (part, url) in known]
+        n_files += len(fresh)
+        if fresh:
+            frame = sources.read_raw(run.spark, source, fresh, part, now)
+            raw = frame if raw is None else raw.unionByName(frame, allowMissingColumns=True)
+    if raw is None:
+        run.outputs["bronze.events"] = run.tables.version("bronze.events")
+        run.say("ingest: no new files")
+        return
+    if not known:
+        check_as_of(run, events.parse(raw, source, run.config.features.events))
+    run.outputs["bronze.events"] = run.tables.write_bronze(raw, changed, {"run_id": run.run_id})
+    run.say(f"ingest: {n_files} new files" + (f", {len(changed)} of them in place of older ones" if changed else ""))
+
+
+def main() -> int:
+    """Run the job from the command line."""
+    return run_job("ingest", {"ingest": ingest}, __doc__ or "")

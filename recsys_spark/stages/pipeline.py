@@ -1,0 +1,21 @@
+"""All jobs one after another in one Spark session: from raw files to ranked lists and their comparison."""
+
+from recsys_spark.runs import main as run_job
+from recsys_spark.stages.evaluate import evaluate
+from recsys_spark.stages.features import build_features
+from recsys_spark.stages.ingest import ingest
+from recsys_spark.stages.score import score_topk
+from recsys_spark.stages.train import train_als
+
+STAGES = {
+    "ingest": ingest,
+    "build_features": build_features,
+    "train_als": train_als,
+    "score_topk": score_topk,
+    "evaluate": evaluate,
+}
+
+
+def main() -> int:
+    """Run the job from the command line."""
+    return run_job("pipeline", STAGES, __doc__ or "")

@@ -1,0 +1,257 @@
+"""Delta tables under one root: the only module that reads or writes them.
+
+A write replaces one slice of a table in one commit and leaves a note in it (which slice, from what), so that
+a second run finds its work done and a reader can pin the version.
+"""
+
+import datetime as dt
+import json
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from delta.tables import DeltaTable
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as f
+from pyspark.sql import types as t
+
+from recsys_spark.errors import ConfigError, DataError, TryAgainError
+from recsys_spark.schemas import BRONZE_COLUMNS, MODIFIED_AT, PART, SCHEMAS, SOURCE_FILE
+
+Slice = dict[str, Any]
+
+_TRIES = 5
+
+
+@dataclass(frozen=True)
+class Commit:
+    """One slice as a commit wrote it: the table's version, and what the writer noted beside it."""
+
+    version: int
+    note: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The tables under a root: a folder, or a URL of any Hadoop file system."""
+
+    spark: SparkSession
+    root: str
+
+    def path(self, name: str) -> str:
+        """Return where a table lies: `gold.models` at `root/gold/models`."""
+        return f"{self.root.rstrip('/')}/{name.replace('.', '/')}"
+
+    def exists(self, name: str) -> bool:
+        """Return whether a table is there."""
+        return bool(DeltaTable.isDeltaTable(self.spark, self.path(name)))
+
+    def version(self, name: str) -> int:
+        """Return a table's newest version."""
+        return int(self._history(name, 1)[0]["version"])
+
+    def read(self, name: str, version: int | None = None) -> DataFrame:
+        """Read a table, as it stands or as of a version.
+
+        Raises DataError where it is not there, or not at that version any more.
+        """
+        if not self.exists(name):
+            raise DataError(f"{self.path(name)}: no such table; run the job that writes {name} first")
+        reader = self.spark.read.format("delta")
+        if version is not None:
+            reader = reader.option("versionAsOf", version)
+        return reader.load(self.path(name))
+
+    def read_slice(self, name: str, where: Slice, version: int | None = None) -> DataFrame:
+        """Read the rows of a table in which every column of `where` has its value (None is null)."""
+        return self.read(name, version).where(_predicate(where))
+
+    def find(self, name: str, where: Slice) -> Commit | None:
+        """Return the last commit that wrote a slice, if one did."""
+        commits = self.commits(name, where)
+        return commits[0] if commits else None
+
+    def commits(self, name: str, where: Slice) -> list[Commit]:
+        """Return the commits that wrote slices within `where`, newest first."""
+        if not self.exists(name):
+            return []
+        wanted = _plain(where)
+        found = []
+        for row in self._history(name):
+            note = json.loads(row["userMetadata"]) if row["userMetadata"] else {}
+            if wanted.items() <= note.get("slice", {}).items():
+                found.append(Commit(int(row["version"]), note))
+        return found
+
+    def write_slice(
+        self,
+        name: str,
+        frame: DataFrame,
+        where: Slice,
+        note: dict[str, Any] | None = None,
+        partition_by: tuple[str, ...] = (),
+    ) -> Commit:
+        """Replace the rows of a slice by those of a frame, in one commit; the rest of the table stays.
+
+        `where` of no columns replaces the whole table. A conflicting writer is waited for and the write
+        repeated. Raises ConfigError where the frame is not of the table's schema, TryAgainError where
+        conflicts do not end.
+        """
+        whole = {"slice": _plain(where), **(note or {})}
+        writer = (
+            _conform(frame, SCHEMAS[name], name)
+            .write.format("delta")
+            .mode("overwrite")
+            .option("userMetadata", json.dumps(whole, sort_keys=True))
+        )
+        if where:
+            writer = writer.option("replaceWhere", _predicate(where))
+        if partition_by:
+            writer = writer.partitionBy(*partition_by)
+        _retry(lambda: writer.save(self.path(name)), name)
+        newest = self._history(name, 1)[0]
+        if json.loads(newest["userMetadata"] or "{}") == json.loads(json.dumps(whole)):
+            return Commit(int(newest["version"]), whole)
+        found = self.find(name, where)  # somebody else wrote another slice meanwhile
+        if found is None:
+            raise TryAgainError(f"{self.path(name)}: the commit just written is not in the table's history")
+        return found
+
+    def ingested_files(self) -> dict[tuple[str, str], dt.datetime]:
+        """Return when each (part, file) of bronze.events was modified, as of its ingestion."""
+        if not self.exists("bronze.events"):
+            return {}
+        rows = self.read("bronze.events").groupBy(PART, SOURCE_FILE).agg(f.max(MODIFIED_AT)).collect()
+        return {(part, file): modified.replace(tzinfo=dt.UTC) for part, file, modified in rows}
+
+    def write_bronze(self, frame: DataFrame, changed: list[str], note: dict[str, Any]) -> int:
+        """Append raw rows to bronze.events, whose columns are the source's own and BRONZE_COLUMNS.
+
+        The rows of `changed` files are replaced in the same commit. Columns that earlier files did not have
+        are added. Returns the table's version.
+        """
+        kinds = {column.name: column.dataType for column in BRONZE_COLUMNS}
+        for field in frame.schema.fields:
+            if field.dataType != kinds.get(field.name, t.StringType()):
+                raise ConfigError(f"bronze.events: column {field.name} is {field.dataType.simpleString()}, not text")
+        writer = (
+            frame.write.format("delta")
+            .option("mergeSchema", "true")
+            .option("userMetadata", json.dumps(note, sort_keys=True))
+        )
+        if changed:
+            with_new = [row[0] for row in frame.select(SOURCE_FILE).distinct().collect()]
+            condition = " OR ".join(_equals(SOURCE_FILE, file) for file in with_new)
+            writer = writer.mode("overwrite").option("replaceWhere", condition)
+        else:
+            writer = writer.mode("append")
+        _retry(lambda: writer.save(self.path("bronze.events")), "bronze.events")
+        return self.version("bronze.events")
+
+    def extend(self, name: str, new_rows: Callable[[DataFrame | None], tuple[DataFrame, int]]) -> int:
+        """Append rows that depend on those already there (an append-only dictionary); return the version.
+
+        new_rows gets the table, None where it is not there yet, and returns rows and their number. A writer
+        that comes in between is noticed by Delta's transaction number, and new_rows asked again.
+        """
+        for _ in range(_TRIES):
+            version = self.version(name) if self.exists(name) else -1
+            frame, n = new_rows(self.read(name, version) if version >= 0 else None)
+            if n == 0:
+                return version
+            token = {"extend": uuid.uuid4().hex}
+            writer = (
+                _conform(frame, SCHEMAS[name], name)
+                .write.format("delta")
+                .mode("append")
+                .option("userMetadata", json.dumps(token))
+                .option("txnAppId", "extend")
+                .option("txnVersion", version + 1)
+            )
+            try:
+                writer.save(self.path(name))
+            except Exception as error:
+                if not _is_conflict(error):
+                    raise
+                continue
+            for row in self._history(name, 10):
+                if row["userMetadata"] == json.dumps(token):
+                    return int(row["version"])
+        raise TryAgainError(f"{name}: another writer came first {_TRIES} times; run the job again")
+
+    def delete(self, name: str, condition: str) -> None:
+        """Delete the rows that satisfy a condition."""
+        _retry(lambda: DeltaTable.forPath(self.spark, self.path(name)).delete(condition), name)
+
+    def check_root(self) -> None:
+        """Raise ConfigError unless the root, or the nearest folder above it that is there, can be written."""
+        hadoop = self.spark.sparkContext._jsc.hadoopConfiguration()  # type: ignore[union-attr]
+        paths = self.spark.sparkContext._jvm.org.apache.hadoop.fs.Path  # type: ignore[union-attr]
+        try:
+            folder = paths(self.root)
+            system = folder.getFileSystem(hadoop)
+            folder = system.makeQualified(folder)
+            while not system.exists(folder):
+                folder = folder.getParent()
+            probe = paths(folder, f".writable-{uuid.uuid4().hex}")
+            system.create(probe, True).close()
+            system.delete(probe, False)
+        except Exception as error:
+            reason = str(getattr(error, "java_exception", error)).splitlines()[0]
+            raise ConfigError(f"storage.root: {self.root}: cannot be written ({reason}); name one that can") from error
+
+    def _history(self, name: str, limit: int | None = None) -> list[Any]:
+        table = DeltaTable.forPath(self.spark, self.path(name))
+        history = table.history(limit) if limit else table.history()
+        return history.select("version", "userMetadata").orderBy(f.desc("version")).collect()
+
+
+def _conform(frame: DataFrame, schema: t.StructType, name: str) -> DataFrame:
+    """Return the frame with the schema's columns in its order; raise where one is missing, extra or of another type."""
+    have = {field.name: field.dataType.simpleString() for field in frame.schema.fields}
+    want = {field.name: field.dataType.simpleString() for field in schema.fields}
+    if have != want:
+        wrong = sorted(have.items() ^ want.items())
+        raise ConfigError(f"{name}: a frame to be written differs from the table's schema in {wrong}")
+    return frame.select(*(f.col(field.name) for field in schema.fields))
+
+
+def _plain(where: Slice) -> dict[str, Any]:
+    """A slice as it stands in a commit's note."""
+    return {key: value if isinstance(value, int | str | None) else value.isoformat() for key, value in where.items()}
+
+
+def _predicate(where: Slice) -> str:
+    """A slice as a SQL condition."""
+    return " AND ".join(_equals(column, value) for column, value in where.items()) or "true"
+
+
+def _equals(column: str, value: Any) -> str:
+    if value is None:
+        return f"`{column}` IS NULL"
+    if isinstance(value, int):
+        return f"`{column}` = {value}"
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+        return f"`{column}` = '{escaped}'"
+    return f"`{column}` = TIMESTAMP'{value.isoformat(sep=' ')}'"
+
+
+def _retry(write: Callable[[], Any], name: str) -> None:
+    """Repeat a write that a concurrent one came before."""
+    for attempt in range(_TRIES):
+        try:
+            write()
+            return
+        except Exception as error:
+            if not _is_conflict(error):
+                raise
+            time.sleep(0.2 * 2**attempt)
+    raise TryAgainError(f"{name}: another writer came first {_TRIES} times; run the job again")
+
+
+def _is_conflict(error: Exception) -> bool:
+    """Whether an error is Delta's word that another transaction was first."""
+    return "Concurrent" in type(error).__name__ or "DELTA_CONCURRENT" in str(error)

@@ -1,0 +1,226 @@
+"""From raw rows to typed events; a row that breaks a rule is refused, and says which rule it was."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from pyspark.errors import PySparkException
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as f
+
+from recsys_spark.config import Source
+from recsys_spark.errors import ConfigError
+from recsys_spark.schemas import BRONZE_COLUMNS, INGESTED_AT, LINE, PART, RUN_ID, SOURCE_FILE
+
+MALFORMED = "_malformed"  # of text formats: the whole line where it does not fit the columns, else null
+
+_ROLES = ("user_id", "item_id", "time", "event", "value")
+_UNITS = {
+    "seconds": 1_000_000,
+    "milliseconds": 1_000,
+    "nanoseconds": 0,
+}  # microseconds in one; 0: a thousandth
+_BLANKS = " \t\n\r\u000b\f\u00a0"
+_FIRST_TIME = "TIMESTAMP '0001-01-01 00:00:00Z'"  # Python knows no earlier time
+_HAS_ZONE = "[A-Za-z+-]"  # after the date and its T
+_ZONE_LETTERS = set("VzOXxZ")
+_DIVISIONS = {"Divide", "IntegralDivide", "Remainder", "Pmod"}
+
+
+def reasons(source: Source, events: Mapping[str, float] | None = None) -> list[str]:
+    """Return the names of all rules that a row can break, in the order in which they are tried.
+
+    >>> reasons(Source(path="log.parquet", filters={"returned": "true"}))
+    ['missing_user', 'missing_item', 'returned']
+    """
+    names = ["malformed"] if source.format in ("csv", "json") else []
+    names += ["missing_user", "missing_item"]
+    if source.columns.time is not None:
+        names += ["missing_time", "bad_time", "future_time"]
+    if events is not None:
+        names += ["unknown_event"]
+    if source.columns.value is not None:
+        names += ["bad_value", "negative_value"]
+    return names + list(source.filters)
+
+
+def parse(raw: DataFrame, source: Source, events: Mapping[str, float] | None = None) -> DataFrame:
+    """Return each raw row as user_id, item_id, time, event, value, reason, BRONZE_COLUMNS, MALFORMED, record.
+
+    `raw` is as `sources.read_raw` gives it: all columns are strings; `record` holds them as a struct, so that
+    their names meet no other. `reason` is null where the row is good, else the first of `reasons` that it
+    breaks. A missing value is a bad one where a value column is mapped; a filter that is null refuses.
+
+    Raises ConfigError for a filter, type, time zone or time pattern that Spark cannot use, and for a filter
+    that a dirty value would make fail (division, or a cast of a string).
+    """
+    names = [name for name in raw.columns if name not in _own_columns()]
+    typed = raw.select(
+        f.struct(*map(column, names)).alias("__record"),
+        *(field.name for field in BRONZE_COLUMNS),
+        (f.col(MALFORMED) if MALFORMED in raw.columns else f.lit(None).cast("string")).alias(MALFORMED),
+        *(value.alias(f"__{role}") for role, value in _roles(raw.sparkSession, source).items()),
+        *(_typed(raw, name, source) for name in names),
+    )
+    for name in source.filters:
+        _check_filter(typed, name, source)
+    return typed.select(
+        *(f.col(f"__{role}").alias(role) for role in _ROLES),
+        _reason(source, events).alias("reason"),
+        *(field.name for field in BRONZE_COLUMNS),
+        MALFORMED,
+        f.col("__record").alias("record"),
+    )
+
+
+def valid(parsed: DataFrame) -> DataFrame:
+    """Return the good rows: user_id, item_id, time, event, value, _part."""
+    return parsed.where(f.col("reason").isNull()).select(*_ROLES, PART)
+
+
+def refused(parsed: DataFrame, run_id: str) -> DataFrame:
+    """Return the refused rows in the schema of silver.quarantine; `record` is JSON of the source's columns.
+
+    A malformed line is in `record` as a whole too, under MALFORMED.
+    """
+    options = {"ignoreNullFields": "false"}
+    whole = f.to_json(f.struct("record.*", MALFORMED), options)
+    record = f.when(f.col(MALFORMED).isNull(), f.to_json("record", options)).otherwise(whole)
+    return parsed.where(f.col("reason").isNotNull()).select(
+        f.lit(run_id).alias(RUN_ID), "reason", SOURCE_FILE, LINE, PART, record.alias("record")
+    )
+
+
+def column(name: str) -> Column:
+    """Return the column of exactly this name, whatever dots and quotes are in it."""
+    return f.col("`" + name.replace("`", "``") + "`")
+
+
+def _own_columns() -> set[str]:
+    return {*(field.name for field in BRONZE_COLUMNS), MALFORMED}
+
+
+def _roles(spark: SparkSession, source: Source) -> dict[str, Column]:
+    columns, none = source.columns, f.lit(None)
+    return {
+        "user_id": _text(columns.user),
+        "item_id": _text(columns.item),
+        "time": _time(spark, source) if columns.time else none.cast("timestamp"),
+        "event": _text(columns.event) if columns.event else none.cast("string"),
+        "value": _text(columns.value).try_cast("double") if columns.value else none.cast("double"),
+    }
+
+
+def _text(name: str) -> Column:
+    """The trimmed text of a column; null where nothing is left."""
+    return f.nullif(f.trim(column(name), f.lit(_BLANKS)), f.lit(""))
+
+
+def _reason(source: Source, events: Mapping[str, float] | None) -> Column:
+    time, event, value = f.col("__time"), f.col("__event"), f.col("__value")
+    broken = [
+        ("malformed", f.col(MALFORMED).isNotNull()),
+        ("missing_user", f.col("__user_id").isNull()),
+        ("missing_item", f.col("__item_id").isNull()),
+    ]
+    if source.columns.time is not None:
+        broken += [
+            ("missing_time", _text(source.columns.time).isNull()),
+            ("bad_time", time.isNull() | (time < f.expr(_FIRST_TIME))),
+            ("future_time", time > f.col(INGESTED_AT)),
+        ]
+    if events is not None:
+        broken.append(("unknown_event", ~f.coalesce(event.isin(*events), f.lit(False))))
+    if source.columns.value is not None:
+        broken.append(("bad_value", value.isNull() | f.isnan(value) | (f.abs(value) == float("inf"))))
+        broken.append(("negative_value", value < 0))
+    broken += [(name, ~f.coalesce(f.expr(rule), f.lit(False))) for name, rule in source.filters.items()]
+    first = f.lit(None).cast("string")
+    for name, is_broken in reversed(broken):
+        first = f.when(is_broken, name).otherwise(first)
+    return first
+
+
+def _time(spark: SparkSession, source: Source) -> Column:
+    """The event's time; null where it cannot be read as `source.time_format`."""
+    form = source.time_format
+    text = _text(source.columns.time or "")
+    if form in _UNITS:
+        return _since_1970(text, _UNITS[form])
+    in_pattern = form != "iso"
+    if in_pattern or source.timezone != "UTC":
+        _check_time(spark, source)
+    if in_pattern:
+        read = f.try_to_timestamp(text, f.lit(form))
+        # Letters between quotes are themselves.
+        has_zone = f.lit(bool(_ZONE_LETTERS & set("".join(form.split("'")[::2]))))
+    else:
+        dated = (f.substring(text, 5, 1) == "-") & (
+            f.substring(text, 8, 1) == "-"
+        )  # else 12:30 would be today
+        read = f.when(dated, text.try_cast("timestamp"))
+        has_zone = f.substring(text, 12, 64).rlike(_HAS_ZONE)
+    if source.timezone == "UTC":
+        return read
+    return f.when(has_zone, read).otherwise(f.to_utc_timestamp(read, source.timezone))
+
+
+def _since_1970(text: Column, unit: int | None) -> Column:
+    """The time so many units after 1970; whole numbers exactly, others through float64."""
+    whole, floating = text.try_cast("bigint"), text.try_cast("double")
+    if unit is not None:
+        exact, rounded = f.try_multiply(whole, f.lit(unit)), f.round(floating * unit)
+    else:
+        exact, rounded = f.call_function("div", whole, f.lit(1000)), f.round(floating / 1000)
+    return f.timestamp_micros(f.coalesce(exact, rounded.try_cast("bigint")))
+
+
+def _check_time(spark: SparkSession, source: Source) -> None:
+    """Let Spark read one constant, so that a wrong zone or pattern shows before there is work."""
+    moment = f.lit("2011-11-01").cast("timestamp")
+    probe = [f.to_utc_timestamp(moment, source.timezone)]
+    if source.time_format != "iso":
+        probe.append(f.try_to_timestamp(f.lit("2011-11-01"), f.lit(source.time_format)))
+    with _blamed(f"source.timezone {source.timezone!r}, source.time_format {source.time_format!r}"):
+        spark.range(1).select(*probe).collect()
+
+
+def _typed(raw: DataFrame, name: str, source: Source) -> Column:
+    if name not in source.types:
+        return column(name)
+    with _blamed(f"source.types.{name}: {source.types[name]!r}"):
+        return column(name).try_cast(source.types[name]).alias(name)
+
+
+def _check_filter(typed: DataFrame, name: str, source: Source) -> None:
+    rule = source.filters[name]
+    with _blamed(f"source.filters.{name}: {rule!r}"):
+        condition: Any = typed.where(f.expr(rule))._jdf.queryExecution().analyzed().condition()
+    for node in _nodes(condition):
+        kind = node.getClass().getSimpleName()
+        if kind not in {"Cast", *_DIVISIONS} or node.evalMode().toString() != "ANSI":
+            continue
+        if kind == "Cast" and node.child().dataType().typeName() == "string" and not node.foldable():
+            remedy = f"{node.child().sql()} is text: give it a type under source.types, or use try_cast"
+        elif kind in _DIVISIONS and not node.right().foldable():
+            remedy = "it may divide by zero: use try_divide or try_mod"
+        else:
+            continue
+        raise ConfigError(f"source.filters.{name}: {rule!r}: {remedy}")
+
+
+def _nodes(expression: Any) -> Iterator[Any]:
+    yield expression
+    children = expression.children()
+    for place in range(children.length()):
+        yield from _nodes(children.apply(place))
+
+
+@contextmanager
+def _blamed(what: str) -> Iterator[None]:
+    """Turn Spark's refusal into a ConfigError of one line that names what is to blame."""
+    try:
+        yield
+    except PySparkException as error:
+        message = str(error).strip().split("\n")[0].split(" SQLSTATE:")[0]
+        raise ConfigError(f"{what}: {message}") from error

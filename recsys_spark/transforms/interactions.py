@@ -1,0 +1,74 @@
+"""From valid events to weighted interactions: one row a user and item, in sums that no order can change."""
+
+import datetime as dt
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as f
+
+from recsys_spark.config import Features
+
+# Weights are added as integers of this resolution: integer sums are exact, so that neither the order of
+# rows nor of partial sums shows in the result. 2^63 / 2^32 is room for a sum of 2·10⁹.
+_RESOLUTION = float(2**32)
+
+
+def event_weight(features: Features, as_of: dt.datetime | None) -> Column:
+    """Return an event's weight: of its type, by its value, and of its age at as_of.
+
+    w = weight(event) · g(value) · 2^(−age / half_life), with g = 1, value or log(1 + value).
+    """
+    weight = f.lit(1.0)
+    if features.events is not None:
+        pairs = [literal for name, value in features.events.items() for literal in (f.lit(name), f.lit(float(value)))]
+        weight = f.element_at(f.create_map(*pairs), f.col("event"))
+    if features.value == "multiply":
+        weight = weight * f.col("value")
+    elif features.value == "log1p":
+        weight = weight * f.log1p(f.col("value"))
+    if features.half_life is not None and as_of is not None:
+        weight = weight * decay(as_of, features.half_life)
+    return weight
+
+
+def decay(as_of: dt.datetime, half_life: dt.timedelta) -> Column:
+    """Return 2^(−age / half_life) of a row's `time`, its age counted back from as_of."""
+    micros = f.lit(round(as_of.timestamp() * 1e6)) - f.unix_micros(f.col("time"))
+    return f.pow(f.lit(2.0), -micros.cast("double") / f.lit(half_life.total_seconds() * 1e6))
+
+
+def exact_sum(weight: Column) -> Column:
+    """Return the sum of non-negative numbers to a resolution of 2^-32, the same whatever the order."""
+    return f.sum(f.round(weight * f.lit(_RESOLUTION)).cast("long")).cast("double") / f.lit(_RESOLUTION)
+
+
+def interactions(events: DataFrame, features: Features, as_of: dt.datetime | None) -> DataFrame:
+    """Return (user_id, item_id, weight, events, recent, first_time, last_time), one row a pair, from valid events.
+
+    weight is features.transform of the sum of the pair's event weights; recent the sum of
+    2^(−age / popularity_half_life), or 1 where the log has no time.
+    """
+    total = exact_sum(event_weight(features, as_of))
+    transforms = {"sum": total, "log1p": f.log1p(total), "binary": f.lit(1.0)}
+    recent = f.lit(1.0) if as_of is None else exact_sum(decay(as_of, features.popularity_half_life))
+    return events.groupBy("user_id", "item_id").agg(
+        transforms[features.transform].alias("weight"),
+        f.count(f.lit(1)).alias("events"),
+        recent.alias("recent"),
+        f.min("time").alias("first_time"),
+        f.max("time").alias("last_time"),
+    )
+
+
+def item_features(pairs: DataFrame) -> DataFrame:
+    """Return what is known of each item, from `interactions`: its events, users and popularity.
+
+    popularity counts users; popularity_decayed sums `recent`.
+    """
+    return pairs.groupBy("item_id").agg(
+        f.sum("events").alias("events"),
+        f.count(f.lit(1)).alias("users"),
+        f.count(f.lit(1)).cast("double").alias("popularity"),
+        exact_sum(f.col("recent")).alias("popularity_decayed"),
+        f.min("first_time").alias("first_time"),
+        f.max("last_time").alias("last_time"),
+    )

@@ -1,0 +1,322 @@
+import datetime as dt
+import gzip
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as f
+
+from recsys_spark.config import Source
+from recsys_spark.errors import ConfigError, DataError
+from recsys_spark.schemas import BRONZE_COLUMNS
+from recsys_spark.sources import check_columns, list_files, read_raw, resolve
+
+NOW = dt.datetime(2024, 5, 1, tzinfo=dt.UTC)
+OWN = [field.name for field in BRONZE_COLUMNS]
+
+
+def source(path: object, form: str = "csv", **more: object) -> Source:
+    return Source.model_validate({"path": str(path), "format": form, **more})
+
+
+def read(spark: SparkSession, log: Source, known: tuple[str, ...] = ()) -> DataFrame:
+    return read_raw(spark, log, log.path, "source", NOW, known)
+
+
+def rows(frame: DataFrame, *columns: str) -> list[tuple[object, ...]]:
+    """The rows in the order of their files and lines."""
+    return [tuple(row) for row in frame.orderBy("_file", "_line").select(*columns).collect()]
+
+
+@pytest.fixture
+def small_blocks(spark: SparkSession) -> Iterator[None]:
+    """Files are cut every 1000 bytes."""
+    settings = {"spark.sql.files.maxPartitionBytes": "1000", "spark.sql.files.openCostInBytes": "100"}
+    for key, value in settings.items():
+        spark.conf.set(key, value)
+    yield
+    for key in settings:
+        spark.conf.unset(key)
+
+
+def test_a_csv_row_comes_with_its_file_line_part_and_time_of_ingest(spark: SparkSession, tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text("user,item\na,x\nb,y\n")
+    frame = read(spark, source(path))
+    assert frame.columns == ["user", "item", "_malformed", *OWN]
+    assert dict(frame.dtypes) == {
+        **dict.fromkeys(["user", "item", "_malformed", "_file", "_part"], "string"),
+        "_line": "bigint",
+        "_ingested_at": "timestamp",
+    }
+    url = f"file://{path}"
+    stamp = f.unix_micros("_ingested_at").alias("at")
+    at = int(NOW.timestamp() * 1_000_000)
+    assert rows(frame.withColumn("at", stamp), "user", "item", "_malformed", "_file", "_line", "_part", "at") == [
+        ("a", "x", None, url, 0, "source", at),
+        ("b", "y", None, url, 1, "source", at),
+    ]
+
+
+def test_any_separator_without_header_takes_the_names_of_the_config(spark: SparkSession, tmp_path: Path) -> None:
+    path = tmp_path / "log.txt"
+    path.write_text("1;x\n2;y\n")
+    log = source(path, options={"sep": ";"}, header=False, names=("user", "item"))
+    assert rows(read(spark, log), "user", "item", "_line") == [("1", "x", 0), ("2", "y", 1)]
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_name(spark: SparkSession, tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text("user,item\n1,é\n", encoding="utf-8-sig")
+    for multi_line in ("false", "true"):
+        assert rows(read(spark, source(path, options={"multiLine": multi_line})), "user", "item") == [("1", "é")]
+
+
+def test_the_encoding_is_an_option(spark: SparkSession, tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text("user,item\n1,é\n", encoding="latin-1")
+    assert rows(read(spark, source(path, options={"encoding": "iso-8859-1"})), "item") == [("é",)]
+    with pytest.raises(ConfigError, match=r"log\.csv: source\.options: .*utf-8, but got latin1"):
+        read(spark, source(path, options={"encoding": "latin1"}))
+
+
+def test_quotes_newlines_and_emoji_survive(spark: SparkSession, tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text('user,item\n"say ""hi"", then","two\nlines"\n"👩‍👩‍👧","a\\"\nnull,0\n')
+    frame = read(spark, source(path, options={"multiLine": "true"}))
+    assert rows(frame, "user", "item", "_line", "_malformed") == [
+        ('say "hi", then', "two\nlines", 0, None),
+        ("👩‍👩‍👧", "a\\", 1, None),
+        ("null", "0", 2, None),
+    ]
+
+
+def test_a_line_with_too_few_or_too_many_columns_is_kept_whole(spark: SparkSession, tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text("user,item\nonly\na,b,c\nd,e\n")
+    frame = read(spark, source(path))
+    assert rows(frame, "user", "_line", "_malformed") == [("only", 0, "only"), ("a", 1, "a,b,c"), ("d", 2, None)]
+    assert rows(frame, "_malformed") == [("only",), ("a,b,c",), (None,)]
+
+
+def test_a_gzipped_csv_is_read(spark: SparkSession, tmp_path: Path) -> None:
+    path = tmp_path / "log.csv.gz"
+    path.write_bytes(gzip.compress(b"user,item\na,x\nb,y\n"))
+    assert rows(read(spark, source(path)), "user", "_line") == [("a", 0), ("b", 1)]
+
+
+def test_blank_and_repeated_names_of_a_header_are_told_apart(spark: SparkSession, tmp_path: Path) -> None:
+    (tmp_path / "1.csv").write_text(",user,item,Item\n0,a,x,y\n")
+    log = source(tmp_path, columns={"item": "item2"})
+    assert rows(read(spark, log), "_c0", "user", "item2", "Item3") == [("0", "a", "x", "y")]
+
+
+def test_lines_count_from_zero_in_file_order_however_files_are_cut(
+    spark: SparkSession, tmp_path: Path, small_blocks: None
+) -> None:
+    sizes = {"a": 400, "b": 1, "c": 0, "d": 77}
+    for name, size in sizes.items():
+        lines = "".join(f"{name}-{line},{'x' * (line % 13)}\n" for line in range(size))
+        (tmp_path / f"{name}.csv").write_text("user,item\n" + lines)
+        objects = "".join(json.dumps({"user": f"{name}-{line}", "item": line}) + "\n" for line in range(size))
+        (tmp_path / f"{name}.json").write_text(objects)
+    headless = source(tmp_path / "*.csv", header=False, names=("user", "item"))
+    expected = [(f"{name}-{line}", line) for name, size in sizes.items() for line in range(size)]
+    for log in (source(tmp_path / "*.csv"), source(tmp_path / "*.json", "json")):
+        frame = read(spark, log)
+        assert frame.rdd.getNumPartitions() > 5
+        assert rows(frame, "user", "_line") == expected
+        assert frame.where("_line is null").count() == 0
+    with_headers = [
+        (user, line) for name, size in sizes.items()
+        for line, user in enumerate(["user", *(f"{name}-{line}" for line in range(size))])
+    ]
+    assert rows(read(spark, headless), "user", "_line") == with_headers
+
+
+def test_lines_of_parquet_and_delta_are_in_file_order_too(
+    spark: SparkSession, tmp_path: Path, small_blocks: None
+) -> None:
+    users = list(range(3000))
+    table = pa.table({"user": users, "item": [0] * 3000})
+    pq.write_table(table, tmp_path / "log.parquet", row_group_size=100)
+    frame = read(spark, source(tmp_path / "log.parquet", "parquet"))
+    assert frame.rdd.getNumPartitions() > 5
+    assert rows(frame, "user", "_line") == [(str(user), user) for user in users]
+    folder = str(tmp_path / "table")
+    spark.createDataFrame(table.to_pandas()).coalesce(1).write.format("delta").save(folder)
+    assert rows(read(spark, source(folder, "delta")), "user", "_line") == [(str(user), user) for user in users]
+
+
+def test_files_with_columns_in_another_order_are_refused(spark: SparkSession, tmp_path: Path) -> None:
+    (tmp_path / "1.csv").write_text("user,item\na,x\n")
+    (tmp_path / "2.csv").write_text("item,user\nx,a\n")
+    with pytest.raises(DataError, match=r"2\.csv: its first line is not user, item as in other files"):
+        read(spark, source(tmp_path))
+
+
+def test_json_keeps_numbers_as_written_and_nested_values_as_json(spark: SparkSession, tmp_path: Path) -> None:
+    path = tmp_path / "log.json"
+    lines = ['{"user": 12345678901234567890, "item": 1.50, "more": {"a": [1, "x"]}}', "{broken", '{"user": "u"}']
+    path.write_text("\n".join(lines))
+    frame = read(spark, source(path, "json"))
+    assert rows(frame, "user", "item", "more", "_line", "_malformed") == [
+        ("12345678901234567890", "1.50", '{"a":["1","x"]}', 0, None),
+        (None, None, None, 1, "{broken"),
+        ("u", None, None, 2, None),
+    ]
+
+
+def test_parquet_becomes_text_without_loss(spark: SparkSession, tmp_path: Path) -> None:
+    path = tmp_path / "log.parquet"
+    naive = dt.datetime(2011, 7, 1, 12, 30, 0, 250)
+    columns = {
+        "user": pa.array([13085.0, float("nan"), 0.1, 2.0**60]),
+        "item": pa.array([13085.0, None, 1.5, -7.0], pa.float32()),
+        "value": pa.array([float("nan"), float("inf"), 1e-7, 3.0]),
+        "local": pa.array([naive] * 4, pa.timestamp("us")),
+        "aware": pa.array([naive] * 4, pa.timestamp("us", tz="UTC")),
+        "nanos": pa.array([1_430_623_510_123_456_789] * 4, pa.timestamp("ns")),
+        "big": pa.array([2**63 - 1] * 4),
+        "tags": pa.array([["a", None]] * 4),
+        "flag": pa.array([True] * 4),
+    }
+    pq.write_table(pa.table(columns), path)
+    frame = read(spark, source(path, "parquet", columns={"value": "value"}))
+    assert rows(frame, "user", "item", "value") == [
+        ("13085", "13085", "NaN"),
+        (None, None, "Infinity"),
+        ("0.1", "1.5", "1.0E-7"),
+        ("1.15292150460684698E18", "-7", "3"),
+    ]
+    assert rows(frame, "local", "aware", "nanos", "big", "tags", "flag")[0] == (
+        "2011-07-01 12:30:00.00025",
+        "2011-07-01 12:30:00.00025Z",
+        "1430623510123456789",
+        "9223372036854775807",
+        '["a",null]',
+        "true",
+    )
+
+
+def test_known_files_are_not_read_again(spark: SparkSession, tmp_path: Path) -> None:
+    (tmp_path / "1.csv").write_text("user,item\na,x\n")
+    log = source(tmp_path)
+    first = list_files(spark, log, log.path)
+    (tmp_path / "2.csv").write_text("user,item\nb,y\n")
+    assert rows(read(spark, log, tuple(first)), "user", "_line") == [("b", 0)]
+    nothing = read(spark, log, tuple(list_files(spark, log, log.path)))
+    assert nothing.columns == read(spark, log).columns
+    assert nothing.count() == 0
+
+
+def test_known_files_of_a_delta_table_are_not_read_again(spark: SparkSession, tmp_path: Path) -> None:
+    folder = str(tmp_path / "a table")
+    log = source(folder, "delta")
+    spark.createDataFrame([("a", "x")], "user string, item string").write.format("delta").save(folder)
+    known = list_files(spark, log, log.path)
+    assert rows(read(spark, log), "user", "_file") == [("a", known[0])]
+    more = spark.createDataFrame([("b", "y")], "user string, item string")
+    more.write.format("delta").mode("append").save(folder)
+    assert rows(read(spark, log, tuple(known)), "user") == [("b",)]
+
+
+def test_folders_are_searched_to_any_depth_without_hidden_names(spark: SparkSession, tmp_path: Path) -> None:
+    for name in ("1.csv", "deep/er/2.csv", "_SUCCESS", ".part.crc", "_tmp/3.csv"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("user,item\na,x\n")
+    log = source(tmp_path)
+    assert list_files(spark, log, log.path) == [f"file://{tmp_path}/1.csv", f"file://{tmp_path}/deep/er/2.csv"]
+    assert read(spark, log).count() == 2
+
+
+@pytest.mark.parametrize("name", ["a b.csv", "50%25.csv", "[1]{x}?*.csv", "'q\"é😀.csv", "#+&=.csv"])
+def test_strange_file_names_are_read_and_known_by_their_url(spark: SparkSession, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("user,item\na,x\n")
+    (tmp_path / "other.csv").write_text("user,item\nb,y\n")
+    named, both = source(tmp_path / name), source(tmp_path)
+    assert rows(read(spark, named), "user", "_file") == [("a", list_files(spark, named, named.path)[0])]
+    assert rows(read(spark, both, tuple(list_files(spark, named, named.path))), "user") == [("b",)]
+
+
+def test_a_path_that_matches_nothing_is_named(spark: SparkSession, tmp_path: Path) -> None:
+    for path, form in ((tmp_path / "no.csv", "csv"), (tmp_path / "*.csv", "csv"), (tmp_path / "no", "delta")):
+        with pytest.raises(DataError, match=r"no|\*\.csv") as caught:
+            read(spark, source(path, form))
+        assert str(path) in str(caught.value)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(DataError, match=r"matches no file; name the files with --set source\.path=…"):
+        read(spark, source(tmp_path / "*.csv"))
+
+
+def test_a_mapped_column_that_is_not_there_is_named_with_those_that_are(spark: SparkSession, tmp_path: Path) -> None:
+    (tmp_path / "1.csv").write_text("user,Item\na,x\n")
+    expected = r"1\.csv: no column 'item' \(source\.columns\.item\); its columns are: user, Item"
+    with pytest.raises(DataError, match=expected):
+        read(spark, source(tmp_path))
+    pq.write_table(pa.table({"user": [1]}), tmp_path / "1.parquet")
+    with pytest.raises(DataError, match=r"1\.parquet: no column 'item'"):
+        read(spark, source(tmp_path / "1.parquet", "parquet"))
+    (tmp_path / "1.json").write_text("garbage\n")
+    with pytest.raises(DataError, match=r"1\.json: no column 'user'"):
+        read(spark, source(tmp_path / "1.json", "json"))
+
+
+def test_typed_columns_must_be_there_and_no_column_may_be_called_like_ours() -> None:
+    log = source("log", types={"n": "double"})
+    with pytest.raises(DataError, match=r"log: no column 'n' \(source\.types\.n\)"):
+        check_columns(["user", "item"], log, "log")
+    with pytest.raises(DataError, match=r"column '_LINE' has a name that ingest needs itself"):
+        check_columns(["user", "item", "n", "_LINE"], log, "log")
+
+
+@pytest.mark.parametrize("content", [b"", b"user,item\na,x\n", b"PAR1" + b"\0" * 100 + b"PAR1"])
+def test_a_broken_parquet_file_is_an_error_of_one_line(spark: SparkSession, tmp_path: Path, content: bytes) -> None:
+    pq.write_table(pa.table({"user": [1], "item": [1]}), tmp_path / "good.parquet")
+    (tmp_path / "zbad.parquet").write_bytes(content)
+    for path in (tmp_path, tmp_path / "zbad.parquet"):
+        with pytest.raises(DataError, match="cannot be read as parquet") as caught:
+            read(spark, source(path, "parquet"))
+        assert "\n" not in str(caught.value)
+        assert "zbad.parquet" in str(caught.value)
+
+
+def test_parquet_files_that_differ_in_a_type_are_an_error_of_one_line(spark: SparkSession, tmp_path: Path) -> None:
+    pq.write_table(pa.table({"user": [1], "item": [1]}), tmp_path / "1.parquet")
+    pq.write_table(pa.table({"user": ["a"], "item": [1]}), tmp_path / "2.parquet")
+    with pytest.raises(DataError, match="cannot be read as parquet: .*merge"):
+        read(spark, source(tmp_path, "parquet"))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_without_permission_is_an_error_of_one_line(spark: SparkSession, tmp_path: Path) -> None:
+    path = tmp_path / "1.csv"
+    path.write_text("user,item\na,x\n")
+    path.chmod(0)
+    with pytest.raises(DataError, match=r"1\.csv: no permission to read it"):
+        read(spark, source(path))
+
+
+def test_empty_files_have_no_header(spark: SparkSession, tmp_path: Path) -> None:
+    (tmp_path / "1.csv").write_text("")
+    with pytest.raises(DataError, match=r"1\.csv: empty, not even a header"):
+        read(spark, source(tmp_path))
+    (tmp_path / "2.csv").write_text("user,item\na,x\n")
+    assert rows(read(spark, source(tmp_path)), "user", "_line") == [("a", 0)]
+
+
+def test_a_package_that_is_not_installed_is_named_with_the_remedy() -> None:
+    with pytest.raises(DataError, match=r"package no_such_one is not installed: pip install no_such_one"):
+        resolve(("package:no_such_one/data/x.csv",))
+    with pytest.raises(DataError, match=r"package recsys_spark has no file 'x\.csv'"):
+        resolve(("package:recsys_spark/x.csv",))
+
+
+def test_a_file_of_a_package_is_found() -> None:
+    (path,) = resolve(("package:recsys_spark/config.py",))
+    assert Path(path.removeprefix("file://")).read_text().startswith('"""The configuration')
