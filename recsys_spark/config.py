@@ -15,7 +15,7 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 def _duration(value: Any) -> Any:
     """Read `36h`, `31d`, `90m` or `10s`; a bare number means days."""
-    if isinstance(value, str):
+    if isinstance(value, str) and not value.startswith("P"):  # P28D is how pydantic itself writes one
         match = re.fullmatch(r"\s*([0-9.]+)\s*([smhd])\s*", value)
         if not match:
             raise ValueError("a duration is a number with s, m, h or d behind it, such as 36h or 31d")

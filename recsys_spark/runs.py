@@ -92,6 +92,7 @@ def main(job: str, stages: dict[str, Stage], about: str, argv: Sequence[str] | N
     run: Run | None = None
     debug = "--debug" in (sys.argv if argv is None else argv)
     signal.signal(signal.SIGTERM, _terminated)
+    mine = SparkSession.getActiveSession() is None
     try:
         arguments = _parse(job, about, argv)
         summary["run_id"] = run_id = _run_id(arguments.run_id)
@@ -115,6 +116,8 @@ def main(job: str, stages: dict[str, Stage], about: str, argv: Sequence[str] | N
         _fail(summary, _unexpected(error), console, debug)
     for name in ("outputs", "metrics", "seconds", "counts"):
         summary[name] = getattr(run, name) if run else {}
+    if run and mine:
+        run.spark.stop()
     print(json.dumps(summary, ensure_ascii=False), flush=True)
     return int(summary["exit_code"])
 

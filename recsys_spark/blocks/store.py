@@ -81,6 +81,7 @@ class Blocks:
     def rebuild(self) -> None:
         """Forget where the blocks are and write them again."""
         self.references.unpersist(blocking=True)
+        self.references = self.references.select("*")  # a frame keeps its first plan, and that its lost cache
         self._materialise()
 
     def close(self) -> None:
@@ -106,9 +107,10 @@ def build(histories: DataFrame, columns: NDArray[np.int32], n: int) -> Blocks:
     shipped = context.broadcast(columns)
 
     def write(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        table = pa.Table.from_batches(list(batches), schema=_TRIPLES)
-        if table.num_rows == 0:
+        filled = [batch for batch in batches if batch.num_rows]
+        if not filled:
             return
+        table = pa.Table.from_batches(filled)
         rows, indices, values = (column.to_numpy() for column in table.columns[1:])
         positions = np.searchsorted(shipped.value, indices).astype(np.int32)
         path, n_rows = write_block(_folder(), rows, positions, values, len(shipped.value))
@@ -127,9 +129,6 @@ def build(histories: DataFrame, columns: NDArray[np.int32], n: int) -> Blocks:
     return blocks
 
 
-_TRIPLES = pa.schema(
-    [("block", pa.int32()), ("row", pa.int32()), ("column", pa.int32()), ("value", pa.float32())]
-)
 _REFERENCES = pa.schema(
     [("block", pa.int32()), ("path", pa.string()), ("n_rows", pa.int32()), ("n_entries", pa.int64())]
 )

@@ -1,0 +1,189 @@
+"""Metrics of ranked lists: for every user first, then their means, and how much of the catalogue is shown.
+
+All of it is Spark's own expressions, so that the number of users is bounded by the cluster alone. No result
+depends on how rows are partitioned: a user's numbers are summed in rank order, means in exact integers.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+
+import numpy as np
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as f
+
+from recsys_spark.schemas import ITEM_ID, USER_ID
+
+RECALL_DENOMINATORS = ("min_k_relevant", "relevant")
+
+# Means add each value as a multiple of 2⁻⁶⁰, its upper and lower 30 bits apart: every value in [0, 1] from
+# 1/256 up is such a multiple exactly, and neither sum overflows a long below 2³³ users.
+_FRACTION_BITS = 60
+_LOW_BITS = 30
+
+
+def per_user(
+    lists: DataFrame, relevant: DataFrame, ks: Sequence[int], recall_divides_by: str = "min_k_relevant"
+) -> DataFrame:
+    """Return the ranking metrics of every user who wanted something.
+
+    lists:    user_id string, items array<struct<item_id string, score float>> in rank order; at most one row
+              a user.
+    relevant: user_id string, item_id string: the wanted pairs, each once.
+    Returns   user_id, relevant int (the user's number of wanted items), metrics map<string, double> with
+              `name@k` for each of the names below and each of ks.
+
+    A hit is a position, counted from 1, whose item is wanted; an item that stands twice in a list is a hit at
+    its first position only. With h the number of hits at positions up to k, r the number of wanted items, and
+    m = min(k, r):
+
+    - recall@k = h / m, or h / r where recall_divides_by is "relevant"
+    - precision@k = h / k, also where the list is shorter than k
+    - ndcg@k = Σ_hits 1/log2(1 + position) / Σ_{position = 1..m} 1/log2(1 + position): binary gains,
+      Järvelin and Kekäläinen, "Cumulated gain-based evaluation of IR techniques", TOIS 2002
+    - map@k = Σ_hits (hits up to this position / position) / m: average precision, Manning, Raghavan and
+      Schütze, "Introduction to Information Retrieval", 2008, section 8.4, cut at k
+    - mrr@k = 1 / position of the first hit, or 0 without one: Voorhees, "The TREC-8 Question Answering Track
+      Report", 1999, cut at k
+    - hit_rate@k = 1 with a hit, else 0
+
+    Every user of `relevant` is in the result: one without a list, or with an empty one, has 0 everywhere.
+    Users who only have a list are not. Raises ValueError where ks is empty or has one below 1, or where
+    recall_divides_by is unknown.
+    """
+    ks = _checked(ks)
+    if recall_divides_by not in RECALL_DENOMINATORS:
+        known = ", ".join(RECALL_DENOMINATORS)
+        raise ValueError(f"recall_divides_by: {recall_divides_by!r} is not one of {known}")
+    discounts = _discounts(ks[-1])
+    tables = f.lit(np.array(discounts)), f.lit(np.array(list(accumulate(discounts))))
+    metrics = [
+        part
+        for k in ks
+        for name, value in _metrics(k, *tables, recall_divides_by).items()
+        for part in (f.lit(f"{name}@{k}"), value)
+    ]
+    hits = (f.filter("positions", _at_most(k)).alias(f"hits_{k}") for k in ks)
+    return (
+        _positions(lists, relevant, depth=ks[-1])
+        .select(USER_ID, "relevant", *hits)
+        .select(USER_ID, "relevant", f.create_map(*metrics).alias("metrics"))
+    )
+
+
+def means(per_user: DataFrame) -> dict[str, float]:
+    """Return the mean of each metric over the users who have it, by name: {} where there are none.
+
+    per_user: metrics map<string, double> with values in [0, 1], one row a user. The sums are exact integers,
+    so the same rows give the same bytes in whatever order and partitions they come.
+    """
+    fixed = f.rint(f.col("value") * float(2**_FRACTION_BITS)).cast("bigint")
+    # Explode is the outer one: for the inner, Spark infers a filter that computes the whole map once more.
+    sums = (
+        per_user.select(f.explode_outer("metrics").alias("metric", "value"))
+        .where(f.col("metric").isNotNull())
+        .select("metric", fixed.alias("fixed"))
+        .groupBy("metric")
+        .agg(
+            f.count("*").alias("users"),
+            f.sum(f.shiftright("fixed", _LOW_BITS)).alias("high"),
+            f.sum(f.col("fixed").bitwiseAND(2**_LOW_BITS - 1)).alias("low"),
+        )
+    )
+    rows = sorted(sums.collect(), key=lambda row: str(row.metric))
+    return {row.metric: ((row.high << _LOW_BITS) + row.low) / (row.users << _FRACTION_BITS) for row in rows}
+
+
+def coverage(lists: DataFrame, n_items: int, ks: Sequence[int]) -> dict[str, float]:
+    """Return `coverage@k` for each of ks: the share of the catalogue that stands in some list's first k.
+
+    lists:   items array<struct<item_id string, …>> in rank order.
+    n_items: size of the catalogue that the lists were drawn from.
+
+    Raises ValueError where n_items is below 1, or ks is empty or has one below 1.
+    """
+    ks = _checked(ks)
+    if n_items < 1:
+        raise ValueError(f"n_items: {n_items} is not ≥ 1; coverage is a share of the catalogue")
+    best = (
+        lists.select(f.posexplode(_first_items(ks[-1])).alias("offset", ITEM_ID))
+        .groupBy(ITEM_ID)
+        .agg(f.min("offset").alias("offset"))
+    )
+    (shown,) = best.agg(*(f.count_if(f.col("offset") < k).alias(f"coverage@{k}") for k in ks)).collect()
+    return {name: count / n_items for name, count in shown.asDict().items()}
+
+
+def _checked(ks: Sequence[int]) -> list[int]:
+    """Return the list lengths ascending, each once.
+
+    >>> _checked((20, 10, 20))
+    [10, 20]
+    """
+    if not ks or min(ks) < 1:
+        raise ValueError(f"ks: {list(ks)} is not one or more list lengths ≥ 1")
+    return sorted(set(ks))
+
+
+def _discounts(depth: int) -> list[float]:
+    """Return 1/log2(1 + position) of the positions 1 to depth.
+
+    >>> _discounts(3)[::2]
+    [1.0, 0.5]
+    """
+    return [1 / math.log2(1 + position) for position in range(1, depth + 1)]
+
+
+def _first_items(depth: int) -> Column:
+    """The ids of a list's first items: array<string> of at most depth."""
+    return f.slice(f.col("items").getField(ITEM_ID), 1, depth)
+
+
+def _positions(lists: DataFrame, relevant: DataFrame, depth: int) -> DataFrame:
+    """Return user_id, relevant int, positions array<int>: where wanted items stand within depth, ascending.
+
+    Each wanted item is looked up in its user's list while the two are joined: the list is never exploded, and
+    only positions are grouped. Both sides are shuffled once, by user.
+    """
+    listed = lists.select(USER_ID, _first_items(depth).alias("listed"))
+    position = f.array_position("listed", f.col(ITEM_ID)).cast("int")
+    found = f.when(f.col("position") > 0, f.col("position"))
+    return (
+        relevant.select(USER_ID, ITEM_ID)
+        .join(listed, on=USER_ID, how="left")
+        .select(USER_ID, position.alias("position"))
+        .groupBy(USER_ID)
+        .agg(
+            f.count("*").cast("int").alias("relevant"),
+            f.sort_array(f.collect_list(found)).alias("positions"),
+        )
+    )
+
+
+def _metrics(k: int, discounts: Column, ideal: Column, recall_divides_by: str) -> dict[str, Column]:
+    """Return the metrics at k by name, of columns relevant and hits_k (positions of hits up to k, ascending).
+
+    discounts, ideal: array<double> by position, of 1/log2(1 + position) and of its sums up to the position.
+    """
+    hits = f.col(f"hits_{k}")
+    n_hits = f.size(hits)
+    attainable = f.least(f.lit(k), f.col("relevant"))
+    gains = f.transform(hits, lambda position: f.element_at(discounts, position))
+    precisions = f.transform(hits, lambda position, before: (before + 1) / position)
+    return {
+        "recall": n_hits / (attainable if recall_divides_by == "min_k_relevant" else f.col("relevant")),
+        "precision": n_hits / f.lit(k),
+        "ndcg": _sum(gains) / f.element_at(ideal, attainable),
+        "map": _sum(precisions) / attainable,
+        "mrr": f.coalesce(f.lit(1) / f.get(hits, f.lit(0)), f.lit(0.0)),
+        "hit_rate": (n_hits > 0).cast("double"),
+    }
+
+
+def _sum(values: Column) -> Column:
+    """Sum of an array<double>, in its order."""
+    return f.aggregate(values, f.lit(0.0), lambda total, value: total + value)
+
+
+def _at_most(k: int) -> Callable[[Column], Column]:
+    return lambda position: position <= k

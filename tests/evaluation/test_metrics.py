@@ -1,0 +1,294 @@
+"""Metrics of ranked lists, against written-out arithmetic and a plain Python oracle."""
+
+import random
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from math import log2
+from typing import get_args
+
+import pytest
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as f
+
+from recsys_spark.config import Evaluation
+from recsys_spark.evaluation import metrics
+from recsys_spark.schemas import RANKED_ITEMS, SCHEMAS
+
+NAMES = ("recall", "precision", "ndcg", "map", "mrr", "hit_rate")
+Lists = dict[str, list[str] | None]
+Wanted = dict[str, set[str]]
+
+
+@pytest.fixture(params=["true", "false"], ids=["ansi", "not ansi"])
+def ansi(spark: SparkSession, request: pytest.FixtureRequest) -> Iterator[None]:
+    before = spark.conf.get("spark.sql.ansi.enabled")
+    spark.conf.set("spark.sql.ansi.enabled", request.param)
+    yield
+    spark.conf.set("spark.sql.ansi.enabled", before)
+
+
+def lists_frame(spark: SparkSession, lists: Lists) -> DataFrame:
+    rows = [
+        (user, None if items is None else [(item, -float(at)) for at, item in enumerate(items)])
+        for user, items in lists.items()
+    ]
+    return spark.createDataFrame(rows, f"user_id string, items {RANKED_ITEMS.simpleString()}")
+
+
+def wanted_frame(spark: SparkSession, wanted: Wanted) -> DataFrame:
+    rows = [(user, item) for user, items in wanted.items() for item in sorted(items)]
+    return spark.createDataFrame(rows, "user_id string, item_id string")
+
+
+def per_user(
+    spark: SparkSession, lists: Lists, wanted: Wanted, ks: Sequence[int], recall: str = "min_k_relevant"
+) -> dict[str, tuple[int, dict[str, float]]]:
+    frame = metrics.per_user(lists_frame(spark, lists), wanted_frame(spark, wanted), ks, recall)
+    rows = frame.collect()
+    assert len({row.user_id for row in rows}) == len(rows)
+    return {row.user_id: (row.relevant, row.metrics) for row in rows}
+
+
+def oracle(items: Sequence[str], wanted: set[str], k: int, recall: str) -> dict[str, float]:
+    """The definitions, said slowly, one position after the other."""
+    found, gain, precisions, first = 0, 0.0, 0.0, 0
+    for position, item in enumerate(items[:k], start=1):
+        if item in wanted:
+            found += 1
+            first = first or position
+            gain += 1 / log2(position + 1)
+            precisions += found / position
+    best = min(k, len(wanted))
+    return {
+        f"recall@{k}": found / (best if recall == "min_k_relevant" else len(wanted)),
+        f"precision@{k}": found / k,
+        f"ndcg@{k}": gain / sum(1 / log2(position + 1) for position in range(1, best + 1)),
+        f"map@{k}": precisions / best,
+        f"mrr@{k}": 1 / first if first else 0.0,
+        f"hit_rate@{k}": float(found > 0),
+    }
+
+
+def random_case(seed: int, users: int = 60, catalogue: int = 40) -> tuple[Lists, Wanted]:
+    rng = random.Random(seed)
+    items = [f"i{number}" for number in range(catalogue)]
+    lists: Lists = {f"u{user}": rng.sample(items, rng.randrange(0, 31)) for user in range(users)}
+    those = range(users // 2, users * 2)
+    wanted = {f"u{user}": set(rng.sample(items, rng.randrange(1, 26))) for user in those}
+    return lists, wanted
+
+
+def metric_frame(spark: SparkSession, values: Sequence[float], partitions: int) -> DataFrame:
+    rows = [(f"u{number}", 1, {"ndcg@10": value}) for number, value in enumerate(values)]
+    frame = spark.createDataFrame(rows, "user_id string, relevant int, metrics map<string, double>")
+    return frame.repartition(partitions)
+
+
+@pytest.mark.usefixtures("ansi")
+def test_each_metric_is_its_definition(spark: SparkSession) -> None:
+    relevant, values = per_user(spark, {"u": list("axbyc")}, {"u": set("abcd")}, [2, 4])["u"]
+    assert relevant == 4
+    assert values == pytest.approx(
+        {
+            "recall@2": 1 / 2,
+            "precision@2": 1 / 2,
+            "ndcg@2": (1 / log2(2)) / (1 / log2(2) + 1 / log2(3)),
+            "map@2": (1 / 1) / 2,
+            "mrr@2": 1 / 1,
+            "hit_rate@2": 1,
+            "recall@4": 2 / 4,
+            "precision@4": 2 / 4,
+            "ndcg@4": (1 / log2(2) + 1 / log2(4)) / (1 / log2(2) + 1 / log2(3) + 1 / log2(4) + 1 / log2(5)),
+            "map@4": (1 / 1 + 2 / 3) / 4,
+            "mrr@4": 1 / 1,
+            "hit_rate@4": 1,
+        },
+        abs=1e-15,
+    )
+
+
+def test_the_first_hit_counts_from_position_one_and_not_beyond_k(spark: SparkSession) -> None:
+    _, values = per_user(spark, {"u": list("xya")}, {"u": {"a"}}, [2, 3])["u"]
+    assert [values["mrr@2"], values["hit_rate@2"], values["ndcg@2"]] == [0, 0, 0]
+    assert values["mrr@3"] == 1 / 3
+    assert values["map@3"] == (1 / 3) / 1
+    assert values["ndcg@3"] == (1 / log2(4)) / (1 / log2(2))
+    assert values["hit_rate@3"] == 1
+
+
+def test_a_perfect_list_has_exactly_one_everywhere(spark: SparkSession) -> None:
+    items = [f"i{number}" for number in range(50)]
+    users = {f"u{size}": items[:size] for size in range(1, 51)}
+    result = per_user(spark, dict(users), {user: set(best) for user, best in users.items()}, [1, 50])
+    for user, (relevant, values) in result.items():
+        assert relevant == len(users[user])
+        assert {values[f"{name}@50"] for name in NAMES if name != "precision"} == {1.0}
+        assert values["precision@50"] == relevant / 50
+        assert {values[f"{name}@1"] for name in NAMES} == {1.0}
+
+
+@pytest.mark.usefixtures("ansi")
+def test_users_without_a_list_count_as_zero_and_users_without_wanted_items_do_not_count(
+    spark: SparkSession,
+) -> None:
+    lists: Lists = {"hit": ["a"], "empty": [], "null": None, "only listed": ["a"]}
+    wanted = {"hit": {"a"}, "empty": {"a", "b"}, "null": {"a"}, "unlisted": {"a", "b", "c"}}
+    result = per_user(spark, lists, wanted, [10])
+    assert {user: relevant for user, (relevant, _) in result.items()} == {
+        "hit": 1,
+        "empty": 2,
+        "null": 1,
+        "unlisted": 3,
+    }
+    for user in ("empty", "null", "unlisted"):
+        assert result[user][1] == {f"{name}@10": 0.0 for name in NAMES}
+    assert result["hit"][1]["mrr@10"] == 1
+
+
+def test_a_list_shorter_than_k_still_divides_precision_by_k(spark: SparkSession) -> None:
+    _, values = per_user(spark, {"u": ["a", "x"]}, {"u": {"a", "b", "c"}}, [10])["u"]
+    assert values["precision@10"] == 1 / 10
+    assert values["recall@10"] == 1 / 3
+    assert values["map@10"] == (1 / 1) / 3
+    ideal = 1 / log2(2) + 1 / log2(3) + 1 / log2(4)
+    assert values["ndcg@10"] == pytest.approx((1 / log2(2)) / ideal, abs=1e-15)
+
+
+@pytest.mark.parametrize(("recall", "expected"), [("min_k_relevant", 2 / 3), ("relevant", 2 / 5)])
+def test_recall_divides_as_configured_and_nothing_else_changes(
+    spark: SparkSession, recall: str, expected: float
+) -> None:
+    _, values = per_user(spark, {"u": list("axb")}, {"u": set("abcde")}, [3], recall)["u"]
+    assert values.pop("recall@3") == expected
+    assert values == pytest.approx(
+        {
+            "precision@3": 2 / 3,
+            "ndcg@3": (1 / log2(2) + 1 / log2(4)) / (1 / log2(2) + 1 / log2(3) + 1 / log2(4)),
+            "map@3": (1 / 1 + 2 / 3) / 3,
+            "mrr@3": 1,
+            "hit_rate@3": 1,
+        },
+        abs=1e-15,
+    )
+
+
+def test_an_item_that_stands_twice_is_one_hit(spark: SparkSession) -> None:
+    _, values = per_user(spark, {"u": ["a", "a", "b"]}, {"u": {"a", "b"}}, [3])["u"]
+    assert values["recall@3"] == 2 / 2
+    assert values["map@3"] == pytest.approx((1 / 1 + 2 / 3) / 2, abs=1e-15)
+
+
+@pytest.mark.usefixtures("ansi")
+@pytest.mark.parametrize("recall", ["min_k_relevant", "relevant"])
+def test_random_lists_agree_with_the_oracle(spark: SparkSession, recall: str) -> None:
+    lists, wanted = random_case(seed=5)
+    ks = [1, 3, 10, 20, 100]
+    result = per_user(spark, lists, wanted, ks, recall)
+    assert result.keys() == wanted.keys()
+    for user, (relevant, values) in result.items():
+        expected = {}
+        for k in ks:
+            expected |= oracle(lists.get(user) or [], wanted[user], k, recall)
+        assert relevant == len(wanted[user])
+        assert values == pytest.approx(expected, abs=1e-12, rel=0)
+
+
+def test_values_of_users_are_the_same_bytes_on_any_partitioning_and_order(spark: SparkSession) -> None:
+    lists, wanted = random_case(seed=6)
+    expected = per_user(spark, lists, wanted, [5, 20])
+    shuffled = metrics.per_user(
+        lists_frame(spark, dict(reversed(lists.items()))).repartition(5),
+        wanted_frame(spark, wanted).orderBy(f.rand(seed=3)).repartition(7),
+        [5, 20],
+    )
+    assert {row.user_id: (row.relevant, row.metrics) for row in shuffled.collect()} == expected
+
+
+def test_the_frame_has_the_columns_of_gold_metrics(spark: SparkSession) -> None:
+    frame = metrics.per_user(lists_frame(spark, {"u": ["a"]}), wanted_frame(spark, {"u": {"a"}}), [10])
+    table = SCHEMAS["gold.metrics"]
+    assert frame.columns == ["user_id", "relevant", "metrics"]
+    for field in frame.schema.fields:
+        assert field.dataType.simpleString() == table[field.name].dataType.simpleString()
+
+
+def test_lengths_given_twice_or_in_any_order_are_the_same_metrics(spark: SparkSession) -> None:
+    lists, wanted = random_case(seed=7, users=5)
+    assert per_user(spark, lists, wanted, (10, 2, 10)) == per_user(spark, lists, wanted, (2, 10))
+
+
+@pytest.mark.parametrize("ks", [[], [0], [10, -1]])
+def test_impossible_lengths_are_refused_by_name(spark: SparkSession, ks: list[int]) -> None:
+    lists, wanted = lists_frame(spark, {"u": ["a"]}), wanted_frame(spark, {"u": {"a"}})
+    with pytest.raises(ValueError, match=r"^ks: "):
+        metrics.per_user(lists, wanted, ks)
+    with pytest.raises(ValueError, match=r"^ks: "):
+        metrics.coverage(lists, 10, ks)
+
+
+def test_an_unknown_denominator_of_recall_is_refused_and_the_config_knows_the_same(
+    spark: SparkSession,
+) -> None:
+    lists, wanted = lists_frame(spark, {"u": ["a"]}), wanted_frame(spark, {"u": {"a"}})
+    with pytest.raises(ValueError, match="'k' is not one of min_k_relevant, relevant"):
+        metrics.per_user(lists, wanted, [10], recall_divides_by="k")
+    configured = Evaluation.model_fields["recall_divides_by"].annotation
+    assert get_args(configured) == metrics.RECALL_DENOMINATORS
+
+
+@pytest.mark.usefixtures("ansi")
+def test_means_count_users_without_a_list_as_zero(spark: SparkSession) -> None:
+    frame = metrics.per_user(
+        lists_frame(spark, {"first": ["a", "x"], "second": ["x", "a"]}),
+        wanted_frame(spark, {"first": {"a"}, "second": {"a"}, "unlisted": {"a"}}),
+        [2],
+    )
+    assert metrics.means(frame) == pytest.approx(
+        {
+            "recall@2": (1 + 1 + 0) / 3,
+            "precision@2": (1 / 2 + 1 / 2 + 0) / 3,
+            "ndcg@2": (1 + 1 / log2(3) + 0) / 3,
+            "map@2": (1 + 1 / 2 + 0) / 3,
+            "mrr@2": (1 + 1 / 2 + 0) / 3,
+            "hit_rate@2": (1 + 1 + 0) / 3,
+        },
+        abs=1e-15,
+    )
+
+
+def test_means_are_the_exact_sum_rounded_once_whatever_the_partitioning(spark: SparkSession) -> None:
+    rng = random.Random(8)
+    values = [rng.uniform(1 / 256, 1) for _ in range(3_000)]
+    exact = float(sum(map(Fraction, values)) / len(values))
+    naive = {sum(values[:at]) + sum(values[at:]) for at in range(1, 3_000, 100)}
+    assert len(naive) > 1, "these values would not show a sum that depends on the partitioning"
+    for partitions, ordered in ((1, values), (2, values[::-1]), (7, sorted(values))):
+        assert metrics.means(metric_frame(spark, ordered, partitions)) == {"ndcg@10": exact}
+
+
+def test_means_of_values_below_one_in_256_are_rounded_no_worse_than_a_double(spark: SparkSession) -> None:
+    values = [1 / 10_007, 1 / 1_000_003, 0.0, 1.0]
+    mean = metrics.means(metric_frame(spark, values, 2))["ndcg@10"]
+    assert abs(Fraction(mean) - sum(map(Fraction, values)) / 4) <= Fraction(1, 2**54)
+
+
+def test_means_of_nobody_are_empty(spark: SparkSession) -> None:
+    assert metrics.means(metric_frame(spark, [0.5], 1).where("false")) == {}
+
+
+@pytest.mark.usefixtures("ansi")
+def test_coverage_is_the_share_of_the_catalogue_within_the_first_k_of_some_list(spark: SparkSession) -> None:
+    lists: Lists = {"u": ["a", "b", "c"], "v": ["b", "a", "d", "e"], "w": [], "n": None}
+    assert metrics.coverage(lists_frame(spark, lists), 8, [1, 2, 3, 10]) == {
+        "coverage@1": len({"a", "b"}) / 8,
+        "coverage@2": len({"a", "b"}) / 8,
+        "coverage@3": len({"a", "b", "c", "d"}) / 8,
+        "coverage@10": len({"a", "b", "c", "d", "e"}) / 8,
+    }
+
+
+def test_coverage_without_lists_is_zero_and_of_no_catalogue_is_refused(spark: SparkSession) -> None:
+    nobody = lists_frame(spark, {"u": []})
+    assert metrics.coverage(nobody, 5, [10]) == {"coverage@10": 0.0}
+    with pytest.raises(ValueError, match=r"^n_items: 0 is not ≥ 1"):
+        metrics.coverage(nobody, 0, [10])

@@ -1,0 +1,77 @@
+"""A small shop whose tastes are planted: even users buy even items, odd users odd ones, on known days."""
+
+import datetime as dt
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from recsys_spark import runs
+from recsys_spark.stages.pipeline import STAGES
+
+N = 24
+AS_OF = dt.datetime(2024, 3, 1, tzinfo=dt.UTC)
+
+
+def left_out(user: int) -> int:
+    """The one item of her taste that a user buys only after AS_OF."""
+    return (user + 2 * (user % 5)) % N
+
+
+def purchases() -> list[tuple[str, str, str]]:
+    """All purchases as (user, item, time): everything of a user's taste before AS_OF but one item, that one after."""
+    rows = []
+    for user in range(N):
+        for item in range(user % 2, N, 2):
+            late = item == left_out(user)
+            moment = AS_OF + dt.timedelta(days=1 if late else -1 - (user * 7 + item) % 50, minutes=user)
+            rows.append((f"user-{user}", f"item-{item}", f"{moment:%Y-%m-%d %H:%M:%S}"))
+    return rows
+
+
+def write_csv(path: Path, rows: list[tuple[str, ...]], header: str = "customer,product,bought_at", seed: int | None = None) -> Path:
+    """Write rows as CSV, shuffled if a seed is given."""
+    if seed is not None:
+        rows = random.Random(seed).sample(rows, len(rows))
+    path.write_text("\n".join([header, *(",".join(row) for row in rows)]) + "\n", encoding="utf-8")
+    return path
+
+
+def configuration(folder: Path, source: Path, **sections: Any) -> Path:
+    """Write a configuration for the shop's log; tables go to folder/tables."""
+    whole = {
+        "name": "shop",
+        "storage": {"root": str(folder / "tables")},
+        "source": {
+            "path": str(source),
+            "format": "csv",
+            "columns": {"user": "customer", "item": "product", "time": "bought_at"},
+        },
+        "als": {"rank": 4, "epochs": 6, "alpha0": 0.05, "regularization": 0.001, "min_blocks": 2},
+        "topk": {"k": 3},
+        "evaluation": {"k": [1, 3]},
+        **sections,
+    }
+    path = folder / "shop.yaml"
+    path.write_text(yaml.safe_dump(whole), encoding="utf-8")
+    return path
+
+
+class Job:
+    """Runs stages as the command line does and reads the summary off stdout's last line."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]):
+        self._capsys = capsys
+        self.stderr = ""
+
+    def __call__(self, config: Path, *arguments: str, stages: tuple[str, ...] = tuple(STAGES)) -> dict[str, Any]:
+        self._capsys.readouterr()
+        argv = ["--config", str(config), *arguments]
+        code = runs.main("pipeline", {name: STAGES[name] for name in stages}, "", argv)
+        out, self.stderr = self._capsys.readouterr()
+        summary: dict[str, Any] = json.loads(out.splitlines()[-1])
+        assert summary["exit_code"] == code
+        return summary

@@ -1,0 +1,224 @@
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as f
+
+from recsys_spark.stages import train
+from recsys_spark.tables import Tables
+from tests.jobs.shop import AS_OF, N, Job, configuration, left_out, purchases, write_csv
+
+pytestmark = pytest.mark.usefixtures("spark")
+
+
+@pytest.fixture
+def job(capsys: pytest.CaptureFixture[str]) -> Job:
+    return Job(capsys)
+
+
+def tables(spark: SparkSession, config: Path) -> Tables:
+    return Tables(spark, str(config.parent / "tables"))
+
+
+def factors_digest(spark: SparkSession, config: Path, model_id: str) -> str:
+    rows = tables(spark, config).read("gold.item_factors").where(f.col("model_id") == model_id)
+    found = rows.orderBy("epoch", "item_index").collect()
+    assert found
+    return hashlib.sha256(np.array([row["factors"] for row in found], np.float32).tobytes()).hexdigest()
+
+
+def test_a_log_goes_in_and_every_users_planted_next_item_comes_out_first(spark, tmp_path, job) -> None:
+    config = configuration(tmp_path, write_csv(tmp_path / "log.csv", purchases()))
+    summary = job(config, "--run-id", "a", "--as-of", AS_OF.isoformat(), "--set", "als.epochs=12")
+    assert (summary["run_id"], summary["job"], summary["status"]) == ("a", "pipeline", "ok")
+    assert set(summary["seconds"]) == {"spark", "ingest", "build_features", "train_als", "score_topk", "evaluate"}
+    assert set(summary["metrics"]) == {"als", "popularity", "popularity_decayed"}
+    assert summary["metrics"]["als"]["ndcg@1"] == 1
+    assert summary["metrics"]["als"]["ndcg@1"] > summary["metrics"]["popularity"]["ndcg@1"]
+    lists = {row["user_id"]: row for row in tables(spark, config).read("gold.recommendations").collect()}
+    assert len(lists) == N
+    assert all(lists[f"user-{user}"]["items"][0]["item_id"] == f"item-{left_out(user)}" for user in range(N))
+    assert {row["source"] for row in lists.values()} == {"als"}
+    assert "popularity_decayed" in job.stderr, "the comparison is shown to people"
+
+
+def test_no_list_holds_a_seen_item_and_every_list_is_full_and_in_order(spark, tmp_path, job) -> None:
+    config = configuration(tmp_path, write_csv(tmp_path / "log.csv", purchases()))
+    job(config, "--run-id", "a", "--as-of", AS_OF.isoformat())
+    read = tables(spark, config).read
+    seen = {(row["user_id"], row["item_id"]) for row in read("silver.interactions").collect()}
+    for row in read("gold.recommendations").collect():
+        scores = [item["score"] for item in row["items"]]
+        assert len(scores) == 3 and scores == sorted(scores, reverse=True)
+        assert not {(row["user_id"], item["item_id"]) for item in row["items"]} & seen
+
+
+def test_the_run_id_given_twice_ends_in_the_same_state(spark, tmp_path, job) -> None:
+    config = configuration(tmp_path, write_csv(tmp_path / "log.csv", purchases()))
+    first = job(config, "--run-id", "a", "--as-of", AS_OF.isoformat())
+    second = job(config, "--run-id", "a", "--as-of", AS_OF.isoformat())
+    metrics_version = second["outputs"].pop("gold.metrics")
+    assert metrics_version >= first["outputs"].pop("gold.metrics")
+    assert second["outputs"] == first["outputs"]
+    assert second["metrics"] == first["metrics"]
+    assert tables(spark, config).read("bronze.events").count() == len(purchases())
+    assert tables(spark, config).read("gold.metrics").count() == 3 * N
+
+
+def test_an_interrupted_training_goes_on_and_ends_at_the_same_bytes(spark, tmp_path, job, monkeypatch) -> None:
+    config = configuration(tmp_path, write_csv(tmp_path / "log.csv", purchases()))
+    job(config, "--run-id", "whole", "--as-of", AS_OF.isoformat(), stages=("ingest", "build_features", "train_als"))
+    save = train._save
+
+    def dies_after_two(run, data, epoch, note):
+        save(run, data, epoch, note)
+        if epoch.number == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "_save", dies_after_two)
+    killed = job(config, "--run-id", "killed", "--as-of", AS_OF.isoformat(), stages=("train_als",))
+    assert (killed["exit_code"], killed["status"]) == (75, "try_again")
+    monkeypatch.setattr(train, "_save", save)
+    again = job(config, "--run-id", "killed", "--as-of", AS_OF.isoformat(), stages=("train_als",))
+    assert again["exit_code"] == 0 and "going on after epoch 2 of 6" in job.stderr
+    assert factors_digest(spark, config, "killed") == factors_digest(spark, config, "whole")
+
+
+def test_a_run_id_with_another_configuration_is_refused(spark, tmp_path, job) -> None:
+    config = configuration(tmp_path, write_csv(tmp_path / "log.csv", purchases()))
+    stages = ("ingest", "build_features", "train_als")
+    job(config, "--run-id", "a", "--as-of", AS_OF.isoformat(), stages=stages)
+    other = job(config, "--run-id", "a", "--as-of", AS_OF.isoformat(), "--set", "als.rank=5", stages=stages)
+    assert other["exit_code"] == 78 and "give a run id of its own" in other["error"]
+
+
+def test_shuffled_rows_give_the_same_features_and_the_same_factors_to_the_byte(spark, tmp_path, job) -> None:
+    seen = []
+    for seed in (1, 2):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        config = configuration(folder, write_csv(folder / "log.csv", purchases(), seed=seed), features={"half_life": "30d"})
+        job(config, "--run-id", "a", "--as-of", AS_OF.isoformat(), stages=("ingest", "build_features", "train_als"))
+        read = tables(spark, config).read
+        features = [sorted(map(tuple, read(name).collect())) for name in ("silver.interactions", "gold.item_features")]
+        seen.append((features, factors_digest(spark, config, "a")))
+    assert seen[0] == seen[1]
+
+
+def test_either_moving_side_finds_the_planted_items(spark, tmp_path, job) -> None:
+    config = configuration(tmp_path, write_csv(tmp_path / "log.csv", purchases()))
+    for side in ("users", "items"):
+        summary = job(config, "--run-id", side, "--as-of", AS_OF.isoformat(),
+                      "--set", f"als.moving_side={side}", "--set", "als.epochs=12")  # fmt: skip
+        assert summary["metrics"]["als"]["hit_rate@1"] == 1
+    models = {row["model_id"]: row for row in tables(spark, config).read("gold.models").collect()}
+    assert {name: row["moving_side"] for name, row in models.items()} == {"users": "users", "items": "items"}
+    last = [row["objective"][-1] for row in models.values()]
+    assert last[0] == pytest.approx(last[1], rel=0.05)
+    assert models["items"]["objective"] == sorted(models["items"]["objective"], reverse=True)
+
+
+def test_only_the_last_and_every_nth_epoch_are_kept(spark, tmp_path, job) -> None:
+    config = configuration(tmp_path, write_csv(tmp_path / "log.csv", purchases()))
+    job(config, "--run-id", "a", "--as-of", AS_OF.isoformat(), "--set", "als.keep_every=2", "--set", "als.epochs=5",
+        stages=("ingest", "build_features", "train_als"))  # fmt: skip
+    epochs = tables(spark, config).read("gold.item_factors").select("epoch").distinct().collect()
+    assert sorted(row["epoch"] for row in epochs) == [2, 4, 5]
+
+
+def test_a_run_without_events_to_come_skips_the_evaluation_and_says_so(spark, tmp_path, job) -> None:
+    config = configuration(tmp_path, write_csv(tmp_path / "log.csv", purchases()))
+    summary = job(config, "--run-id", "night")
+    assert summary["exit_code"] == 0 and summary["metrics"] == {}
+    assert "skipped" in job.stderr
+    slices = tables(spark, config).read("gold.recommendations").select("as_of").distinct().collect()
+    assert [row["as_of"].isoformat() for row in slices] == ["2024-03-02T00:23:01"]
+
+
+def test_a_user_of_whom_nothing_is_in_the_core_gets_the_popular_items(spark, tmp_path, job) -> None:
+    rows = [*purchases(), ("newcomer", "oddity", "2024-02-01 00:00:00")]
+    config = configuration(tmp_path, write_csv(tmp_path / "log.csv", rows), features={"k_core": 3})
+    job(config, "--run-id", "a", "--as-of", AS_OF.isoformat())
+    read = tables(spark, config).read
+    lists = {row["user_id"]: row for row in read("gold.recommendations").collect()}
+    assert lists["newcomer"]["source"] == "popular" and len(lists["newcomer"]["items"]) == 3
+    assert lists["user-1"]["source"] == "als"
+    out = {row["user_id"] for row in read("silver.interactions").where("not core").collect()}
+    assert out == {"newcomer"}
+    popularity = {row["item_id"]: row["popularity"] for row in read("gold.item_features").collect()}
+    best = sorted(popularity.values(), reverse=True)[:3]
+    assert [popularity[item["item_id"]] for item in lists["newcomer"]["items"]] == best
+
+
+def test_a_published_split_is_compared_with_its_test_file(spark, tmp_path, job) -> None:
+    rows = [row[:2] for row in purchases() if row[2] < f"{AS_OF:%Y-%m-%d}"]
+    test = [row[:2] for row in purchases() if row[2] >= f"{AS_OF:%Y-%m-%d}"]
+    train_file = write_csv(tmp_path / "train.csv", rows, "user,item")
+    config = configuration(
+        tmp_path,
+        train_file,
+        source={"path": str(train_file), "format": "csv"},
+        holdout={"path": str(write_csv(tmp_path / "test.csv", test, "user,item"))},
+    )
+    summary = job(config, "--run-id", "a", "--set", "als.epochs=12")
+    assert summary["metrics"]["als"]["recall@1"] == 1
+    assert summary["counts"]["evaluated_users"] == N
+
+
+def test_a_random_holdout_is_never_trained_on(spark, tmp_path, job) -> None:
+    log = write_csv(tmp_path / "log.csv", purchases())
+    config = configuration(tmp_path, log, holdout={"random": 0.25, "seed": 3})
+    summary = job(config, "--run-id", "a")
+    held = tables(spark, config).read("gold.metrics").where("model = 'als'").agg(f.sum("relevant")).first()[0]
+    assert tables(spark, config).read("silver.interactions").count() == len(purchases()) - held
+    assert held == N * 3, "a quarter of twelve items a user"
+    assert summary["counts"]["evaluated_users"] == N
+
+
+def test_a_file_that_was_delivered_again_with_other_rows_replaces_its_old_ones(spark, tmp_path, job) -> None:
+    log = write_csv(tmp_path / "log.csv", purchases())
+    config = configuration(tmp_path, log)
+    job(config, "--run-id", "a", stages=("ingest",))
+    write_csv(log, [*purchases(), ("user-0", "item-99", "2024-01-01 00:00:00")])
+    import os
+
+    os.utime(log, (2_000_000_000, 2_000_000_000))
+    job(config, "--run-id", "b", stages=("ingest",))
+    bronze = tables(spark, config).read("bronze.events")
+    assert bronze.count() == len(purchases()) + 1
+    assert bronze.select("_file", "_line").distinct().count() == len(purchases()) + 1
+
+
+ERRORS = {
+    "an unknown key": (["--set", "als.ranks=3"], 78, "als.ranks: unknown key"),
+    "a value out of bounds": (["--set", "als.rank=0"], 78, "als.rank: 0: input should be greater than or equal to 1"),
+    "a missing file": (["--set", "source.path=/nowhere/log.csv"], 65, "/nowhere/log.csv"),
+    "a missing column": (["--set", "source.columns.user=buyer"], 65, "buyer"),
+    "an as_of before all data": (["--as-of", "2001-01-01"], 65, "2001-01-01"),
+    "a root that cannot be written": (["--set", "storage.root=/proc/tables"], 78, "storage.root: /proc/tables"),
+    "a filter that does not parse": (["--set", "source.filters={odd: 'product ><'}"], 78, "odd"),
+    "an override without value": (["--set", "als.rank"], 64, "write it as key=value"),
+    "an unknown argument": (["--speed", "9"], 64, "--help"),
+    "a run id with a slash": (["--run-id", "a/b"], 64, "--run-id 'a/b'"),
+}
+
+
+@pytest.mark.parametrize("what", ERRORS)
+def test_an_error_is_one_line_with_its_exit_code_and_nothing_is_written(spark, tmp_path, job, what: str) -> None:
+    arguments, code, words = ERRORS[what]
+    config = configuration(tmp_path, write_csv(tmp_path / "log.csv", purchases()))
+    summary = job(config, *arguments)
+    assert summary["exit_code"] == code
+    assert words in summary["error"]
+    assert len(job.stderr.strip().splitlines()) <= 2 and "Traceback" not in job.stderr
+    assert not (tmp_path / "tables").exists()
+
+
+def test_a_missing_configuration_names_the_file(job, tmp_path) -> None:
+    summary = job(tmp_path / "no.yaml")
+    assert (summary["exit_code"], summary["run_id"] is not None) == (78, True)
+    assert "no.yaml: no such configuration file" in summary["error"]
+    assert json.loads(json.dumps(summary)) == summary
