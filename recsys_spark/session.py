@@ -58,7 +58,7 @@ def spark_session(name: str, master: str | None = None, settings: dict[str, str]
         os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
         builder = builder.master(master or os.environ.get("SPARK_MASTER", "local[*]"))
         properties |= LOCAL
-        if not _delta_is_bundled():
+        if not delta_is_bundled():
             properties["spark.jars.packages"] = DELTA_PACKAGE
     for key, value in {**properties, **(settings or {})}.items():
         builder = builder.config(key, value)
@@ -69,6 +69,6 @@ def spark_session(name: str, master: str | None = None, settings: dict[str, str]
     return session
 
 
-def _delta_is_bundled() -> bool:
+def delta_is_bundled() -> bool:
     """Whether the installed pyspark carries the Delta jar itself, as the images and `make install` see to."""
     return any((Path(pyspark.__file__).parent / "jars").glob("delta-spark_*.jar"))

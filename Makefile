@@ -1,0 +1,57 @@
+# `make help` lists the targets. Everything runs from .venv, which `make install` makes and the others ask for.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-slow test-cluster lint format zip bench-train clean
+
+PYTHON_BIN := .venv/bin/python
+INSTALLED := .venv/.installed
+BENCH := .venv/.installed-bench
+
+help:  ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(INSTALLED)  ## Make .venv, see to Java, fetch Delta's jars (once; 1 to 2 minutes)
+
+$(INSTALLED): pyproject.toml deploy/venv.sh deploy/java.sh deploy/delta_jars.py
+	@deploy/java.sh
+	@echo "installing into .venv" >&2
+	@deploy/venv.sh .venv demo,test,lint
+	@$(PYTHON_BIN) deploy/delta_jars.py
+	@touch $@
+
+demo: $(INSTALLED)  ## A grocery's year from raw purchases to ranked lists, compared with popularity (2 minutes)
+	@$(PYTHON_BIN) jobs/pipeline.py --config conf/completejourney.yaml --run-id demo --set storage.root=data/demo
+
+test: $(INSTALLED)  ## The fast tests, on real local Spark and Delta
+	@$(PYTHON_BIN) -m pytest
+
+test-slow: $(INSTALLED)  ## The tests on real logs (they skip where the logs are absent)
+	@$(PYTHON_BIN) -m pytest -m slow
+
+test-cluster: $(INSTALLED)  ## The tests that start a standalone cluster on loopback
+	@$(PYTHON_BIN) -m pytest -m cluster
+
+lint: $(INSTALLED)  ## Ruff and mypy
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/mypy
+
+format: $(INSTALLED)  ## Let ruff format and mend what it can
+	@.venv/bin/ruff format .
+	@.venv/bin/ruff check --fix .
+
+zip: $(INSTALLED)  ## dist/recsys_spark.zip, the package for spark-submit --py-files
+	@mkdir -p dist && rm -f dist/recsys_spark.zip
+	@$(PYTHON_BIN) -m zipfile -c dist/recsys_spark.zip recsys_spark
+	@echo dist/recsys_spark.zip
+
+$(BENCH): $(INSTALLED)
+	@.venv/bin/pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	@touch $@
+
+bench-train: $(BENCH)  ## Time an epoch beside implicit and Spark MLlib (10 minutes; writes data/bench-train.json)
+	@env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(PYTHON_BIN) benchmarks/train.py --json data/bench-train.json
+
+clean:  ## Delete .venv, tables and caches
+	rm -rf .venv data dist build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

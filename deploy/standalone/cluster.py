@@ -1,0 +1,114 @@
+"""A standalone Spark cluster on loopback from the installed pyspark, for as long as a command runs.
+
+    python deploy/standalone/cluster.py --workers 2 -- \\
+        spark-submit --properties-file conf/spark/standalone.conf --py-files dist/recsys_spark.zip \\
+        jobs/pipeline.py --config conf/completejourney.yaml --run-id night
+
+The command finds the master in the variable MASTER, which spark-submit reads. Everything started is stopped by
+its pid, whatever the command's end; the exit code is the command's.
+"""
+
+import argparse
+import os
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pyspark
+
+SPARK_HOME = Path(pyspark.__file__).parent
+_DEPLOY = "org.apache.spark.deploy"
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def _server(environment: dict[str, str], log: Path, *command: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a Spark daemon in the foreground of a process group of its own, and end it."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [str(SPARK_HOME / "bin" / "spark-class"), *command],
+            env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait_for(log: Path, words: str, process: subprocess.Popen[bytes], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if re.search(words, log.read_text(errors="replace")):
+            return
+        if process.poll() is not None:
+            break
+        time.sleep(0.1)
+    raise RuntimeError(f"a Spark daemon did not come up: {log.read_text(errors='replace')[-2000:]}")
+
+
+@contextmanager
+def cluster(workers: int = 1, cores: int = 1, memory: str = "2g") -> Iterator[tuple[str, list[int]]]:
+    """Yield the master's URL and the workers' pids of a cluster that listens on 127.0.0.1 only."""
+    environment = {
+        **os.environ,
+        "SPARK_HOME": str(SPARK_HOME),
+        "SPARK_LOCAL_IP": "127.0.0.1",
+        "SPARK_MASTER_HOST": "127.0.0.1",
+        "PYSPARK_PYTHON": sys.executable,
+        "SPARK_MASTER_OPTS": "-Dspark.master.rest.enabled=false",
+    }
+    environment.pop("PYSPARK_GATEWAY_PORT", None)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="recsys-cluster-")))
+        port = _free_port()
+        url = f"spark://127.0.0.1:{port}"
+        log = folder / "master.log"
+        master = stack.enter_context(
+            _server(environment, log, f"{_DEPLOY}.master.Master", "--host", "127.0.0.1", "--port", str(port),
+                    "--webui-port", "0")  # fmt: skip
+        )
+        _wait_for(log, "New state: ALIVE", master)
+        pids = []
+        for number in range(workers):
+            log = folder / f"worker-{number}.log"
+            worker = stack.enter_context(
+                _server(environment, log, f"{_DEPLOY}.worker.Worker", "--host", "127.0.0.1", "--webui-port", "0",
+                        "--cores", str(cores), "--memory", memory, "--work-dir", str(folder / f"work-{number}"), url)  # fmt: skip
+            )
+            _wait_for(log, "Successfully registered with master", worker)
+            pids.append(worker.pid)
+        yield url, pids
+
+
+def main() -> int:
+    """Run a command with a cluster around it."""
+    arguments = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    arguments.add_argument("--workers", type=int, default=2)
+    arguments.add_argument("--cores", type=int, default=1, help="of each worker")
+    arguments.add_argument("--memory", default="2g", help="of each worker")
+    arguments.add_argument("command", nargs=argparse.REMAINDER)
+    given = arguments.parse_args()
+    command = given.command[1:] if given.command[:1] == ["--"] else given.command
+    with cluster(given.workers, given.cores, given.memory) as (url, _):
+        environment = {**os.environ, "MASTER": url, "SPARK_LOCAL_IP": "127.0.0.1"}
+        return subprocess.run(command, env=environment, check=False).returncode
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

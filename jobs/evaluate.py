@@ -1,0 +1,11 @@
+"""Compare the lists with what happened from as_of on, beside popularity.
+
+    python jobs/evaluate.py --config conf/completejourney.yaml --run-id night
+
+Reads gold.recommendations and bronze.events; writes gold.metrics.
+"""
+
+from recsys_spark.stages.evaluate import main
+
+if __name__ == "__main__":
+    raise SystemExit(main())

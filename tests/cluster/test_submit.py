@@ -1,0 +1,61 @@
+"""The pipeline under spark-submit, on local[2] and on a real standalone cluster: the same bytes as plain python."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import deltalake
+import numpy as np
+import pytest
+
+from deploy.standalone.cluster import SPARK_HOME, cluster
+from recsys_spark.session import DELTA_PACKAGE, delta_is_bundled
+from tests.jobs.shop import AS_OF, configuration, purchases, write_csv
+
+pytestmark = pytest.mark.cluster
+PROJECT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package as the zip that --py-files ships."""
+    path = tmp_path_factory.mktemp("dist") / "recsys_spark.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in sorted((PROJECT / "recsys_spark").rglob("*.py")):
+            archive.write(file, file.relative_to(PROJECT))
+    return path
+
+
+def run(command: list[str], folder: Path, seed: int) -> str:
+    """Run the pipeline on the shop's shuffled log in a folder of its own; return the digest of its item factors."""
+    folder.mkdir()
+    config = configuration(folder, write_csv(folder / "log.csv", purchases(), seed=seed))
+    arguments = ["--config", str(config), "--run-id", "a", "--as-of", AS_OF.isoformat()]
+    environment = {**os.environ, "PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1"}
+    # Away from the checkout: workers must have the package from the zip alone.
+    done = subprocess.run([*command, *arguments], env=environment, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads(done.stdout.splitlines()[-1])["status"] == "ok"
+    rows = deltalake.DeltaTable(str(folder / "tables/gold/item_factors")).to_pyarrow_table().sort_by("item_index")
+    return hashlib.sha256(np.array(rows["factors"].to_pylist(), np.float32).tobytes()).hexdigest()
+
+
+def submit(master: str, package: Path) -> list[str]:
+    delta = [] if delta_is_bundled() else ["--packages", DELTA_PACKAGE]
+    quiet = ["--conf", "spark.ui.enabled=false", "--conf", "spark.sql.shuffle.partitions=4"]
+    return [str(SPARK_HOME / "bin/spark-submit"), "--master", master, *delta, *quiet,
+            "--py-files", str(package), str(PROJECT / "jobs/pipeline.py")]  # fmt: skip
+
+
+def test_plain_python_spark_submit_and_a_standalone_cluster_end_at_the_same_bytes(package: Path, tmp_path: Path) -> None:
+    digests = {"python": run([sys.executable, str(PROJECT / "jobs/pipeline.py")], tmp_path / "python", seed=1)}
+    for cores in (1, 2, 4):
+        digests[f"local[{cores}]"] = run(submit(f"local[{cores}]", package), tmp_path / f"local-{cores}", seed=cores)
+    for workers in (1, 2):
+        with cluster(workers) as (url, _):
+            digests[f"{workers} workers"] = run(submit(url, package), tmp_path / f"workers-{workers}", seed=9)
+    assert len(set(digests.values())) == 1, digests
