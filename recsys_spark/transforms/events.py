@@ -15,14 +15,10 @@ from recsys_spark.schemas import BRONZE_COLUMNS, INGESTED_AT, LINE, PART, RUN_ID
 MALFORMED = "_malformed"  # of text formats: the whole line where it does not fit the columns, else null
 
 _ROLES = ("user_id", "item_id", "time", "event", "value")
-_UNITS = {
-    "seconds": 1_000_000,
-    "milliseconds": 1_000,
-    "nanoseconds": 0,
-}  # microseconds in one; 0: a thousandth
+# Microseconds in a unit; of nanoseconds a thousand are one.
+_UNITS = {"seconds": 1_000_000, "milliseconds": 1_000, "nanoseconds": None}
 _BLANKS = " \t\n\r\u000b\f\u00a0"
 _FIRST_TIME = "TIMESTAMP '0001-01-01 00:00:00Z'"  # Python knows no earlier time
-_HAS_ZONE = "[A-Za-z+-]"  # after the date and its T
 _ZONE_LETTERS = set("VzOXxZ")
 _DIVISIONS = {"Divide", "IntegralDivide", "Remainder", "Pmod"}
 
@@ -102,37 +98,43 @@ def _own_columns() -> set[str]:
 
 def _roles(spark: SparkSession, source: Source) -> dict[str, Column]:
     columns, none = source.columns, f.lit(None)
+    event = _text(columns.event) if columns.event else none.cast("string")
     return {
         "user_id": _text(columns.user),
         "item_id": _text(columns.item),
         "time": _time(spark, source) if columns.time else none.cast("timestamp"),
-        "event": _text(columns.event) if columns.event else none.cast("string"),
-        "value": _text(columns.value).try_cast("double") if columns.value else none.cast("double"),
+        "event": f.when(event != "", event),
+        "value": column(columns.value).try_cast("double") if columns.value else none.cast("double"),
     }
 
 
 def _text(name: str) -> Column:
-    """The trimmed text of a column; null where nothing is left."""
-    return f.nullif(f.trim(column(name), f.lit(_BLANKS)), f.lit(""))
+    return f.trim(column(name), f.lit(_BLANKS))
+
+
+def _is_missing(text: Column) -> Column:
+    return f.coalesce(text == "", f.lit(True))
 
 
 def _reason(source: Source, events: Mapping[str, float] | None) -> Column:
+    # A filter on the reason repeats what it is made of: each rule names a computed column once.
     time, event, value = f.col("__time"), f.col("__event"), f.col("__value")
     broken = [
         ("malformed", f.col(MALFORMED).isNotNull()),
-        ("missing_user", f.col("__user_id").isNull()),
-        ("missing_item", f.col("__item_id").isNull()),
+        ("missing_user", _is_missing(f.col("__user_id"))),
+        ("missing_item", _is_missing(f.col("__item_id"))),
     ]
     if source.columns.time is not None:
         broken += [
-            ("missing_time", _text(source.columns.time).isNull()),
-            ("bad_time", time.isNull() | (time < f.expr(_FIRST_TIME))),
+            ("missing_time", _is_missing(_text(source.columns.time))),
+            ("bad_time", ~f.coalesce(time >= f.expr(_FIRST_TIME), f.lit(False))),
             ("future_time", time > f.col(INGESTED_AT)),
         ]
     if events is not None:
         broken.append(("unknown_event", ~f.coalesce(event.isin(*events), f.lit(False))))
     if source.columns.value is not None:
-        broken.append(("bad_value", value.isNull() | f.isnan(value) | (f.abs(value) == float("inf"))))
+        # NaN is more than infinity in Spark.
+        broken.append(("bad_value", ~f.coalesce(f.abs(value) < float("inf"), f.lit(False))))
         broken.append(("negative_value", value < 0))
     broken += [(name, ~f.coalesce(f.expr(rule), f.lit(False))) for name, rule in source.filters.items()]
     first = f.lit(None).cast("string")
@@ -143,23 +145,21 @@ def _reason(source: Source, events: Mapping[str, float] | None) -> Column:
 
 def _time(spark: SparkSession, source: Source) -> Column:
     """The event's time; null where it cannot be read as `source.time_format`."""
-    form = source.time_format
-    text = _text(source.columns.time or "")
+    form, text = source.time_format, f.trim(column(source.columns.time or ""))
     if form in _UNITS:
         return _since_1970(text, _UNITS[form])
-    in_pattern = form != "iso"
-    if in_pattern or source.timezone != "UTC":
+    if form != "iso" or source.timezone != "UTC":
         _check_time(spark, source)
-    if in_pattern:
-        read = f.try_to_timestamp(text, f.lit(form))
-        # Letters between quotes are themselves.
-        has_zone = f.lit(bool(_ZONE_LETTERS & set("".join(form.split("'")[::2]))))
+    if form == "iso":
+        # Spark would read 12:30 as today and 2011 as a day, and knows no zone right behind the minutes.
+        dated = text.rlike("^[0-9]{4}-[0-9]{2}-[0-9]{2}")
+        with_seconds = f.regexp_replace(text, "^(.{11}[0-9]{2}:[0-9]{2})(?=[Z+-])", "$1:00")
+        read = f.when(dated, f.coalesce(text.try_cast("timestamp"), with_seconds.try_cast("timestamp")))
+        has_zone = f.substring(text, 12, 64).rlike("[A-Za-z+-]")
     else:
-        dated = (f.substring(text, 5, 1) == "-") & (
-            f.substring(text, 8, 1) == "-"
-        )  # else 12:30 would be today
-        read = f.when(dated, text.try_cast("timestamp"))
-        has_zone = f.substring(text, 12, 64).rlike(_HAS_ZONE)
+        read = f.try_to_timestamp(text, f.lit(form))
+        unquoted = "".join(form.split("'")[::2])
+        has_zone = f.lit(bool(_ZONE_LETTERS & set(unquoted)))
     if source.timezone == "UTC":
         return read
     return f.when(has_zone, read).otherwise(f.to_utc_timestamp(read, source.timezone))
@@ -167,7 +167,9 @@ def _time(spark: SparkSession, source: Source) -> Column:
 
 def _since_1970(text: Column, unit: int | None) -> Column:
     """The time so many units after 1970; whole numbers exactly, others through float64."""
-    whole, floating = text.try_cast("bigint"), text.try_cast("double")
+    # The pattern spares a column of 1430623510.0 an exception a row.
+    whole = f.when(text.rlike("^-?[0-9]{1,19}$"), text.try_cast("bigint"))
+    floating = text.try_cast("double")
     if unit is not None:
         exact, rounded = f.try_multiply(whole, f.lit(unit)), f.round(floating * unit)
     else:
