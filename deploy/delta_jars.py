@@ -1,4 +1,4 @@
-"""Fetch Delta's jars into the installed pyspark, once: sessions then start without Ivy, without network, on any master."""
+"""Fetch Delta's jars into the installed pyspark, once: sessions then start without Ivy and without network."""
 
 import re
 import shutil
@@ -12,7 +12,7 @@ import pyspark
 from recsys_spark.session import DELTA_PACKAGE, delta_is_bundled
 
 # What Delta needs at run time that Spark does not carry itself; the rest of its dependencies are for other engines.
-_NEEDED = re.compile(r"(delta-spark|delta-storage|delta-kernel|unitycatalog|RoaringBitmap|shims|jts-core).*")
+_NEEDED = re.compile(r"(delta-spark|delta-storage|delta-kernel|unitycatalog|jts-core).*")
 
 
 def main() -> int:
@@ -23,11 +23,9 @@ def main() -> int:
     have = {_artifact(jar.name) for jar in jars.glob("*.jar")}
     with tempfile.TemporaryDirectory() as folder:
         command = [
-            str(jars.parent / "bin" / "spark-submit"), "--packages", DELTA_PACKAGE,
-            "--conf", f"spark.jars.ivy={folder}", "--class", "org.apache.spark.repl.Main", "--version",
+            str(jars.parent / "bin" / "spark-submit"), "--master", "local[1]", "--packages", DELTA_PACKAGE,
+            "--conf", f"spark.jars.ivy={folder}", "--conf", "spark.ui.enabled=false", _nothing(Path(folder)),
         ]  # fmt: skip
-        command = [str(jars.parent / "bin" / "spark-submit"), "--master", "local[1]", "--packages", DELTA_PACKAGE,
-                   "--conf", f"spark.jars.ivy={folder}", "--conf", "spark.ui.enabled=false", _nothing(Path(folder))]  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         fetched = sorted(Path(folder).glob("jars/*.jar"))
         if done.returncode or not fetched:

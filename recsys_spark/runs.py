@@ -10,7 +10,7 @@ import sys
 import time
 import traceback
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -81,13 +81,13 @@ def _parse(job: str, about: str, argv: Sequence[str] | None) -> argparse.Namespa
     return arguments.parse_args(argv)
 
 
-def main(job: str, stages: dict[str, Stage], about: str, argv: Sequence[str] | None = None) -> int:
+def main(job: str, stages: Mapping[str, Stage], about: str, argv: Sequence[str] | None = None) -> int:
     """Run stages one after another in one Spark session and return the exit code.
 
     stdout's last line is one JSON object; logs, progress and errors go to stderr.
     """
     logging.getLogger("py4j").setLevel(logging.CRITICAL)
-    console = Console(stderr=True)
+    console = Console(stderr=True, width=None if sys.stderr.isatty() else 120)
     summary: dict[str, Any] = {"run_id": None, "job": job, "status": "ok", "exit_code": 0}
     run: Run | None = None
     debug = "--debug" in (sys.argv if argv is None else argv)
@@ -122,9 +122,7 @@ def main(job: str, stages: dict[str, Stage], about: str, argv: Sequence[str] | N
     return int(summary["exit_code"])
 
 
-def _start(
-    job: str, config: configuration.Config, run_id: str, as_of: dt.datetime | None, console: Console
-) -> Run:
+def _start(job: str, config: configuration.Config, run_id: str, as_of: dt.datetime | None, console: Console) -> Run:
     started = time.perf_counter()
     with console.status("starting Spark"):
         spark = spark_session(f"recsys {job} {run_id}")
@@ -149,7 +147,7 @@ def _as_of(given: str | None, config: configuration.Config) -> dt.datetime | Non
     if config.source.columns.time is None:
         raise UsageError(f"--as-of {given}: the log of {config.name} has no time (source.columns.time)")
     try:
-        return configuration.utc(given)  # type: ignore[no-any-return]
+        return configuration.utc(given)
     except ValueError as error:
         raise UsageError(f"--as-of {given}: {error}") from error
 

@@ -123,8 +123,8 @@ class Tables:
         """Return when each (part, file) of bronze.events was modified, as of its ingestion."""
         if not self.exists("bronze.events"):
             return {}
-        rows = self.read("bronze.events").groupBy(PART, SOURCE_FILE).agg(f.max(MODIFIED_AT)).collect()
-        return {(part, file): modified.replace(tzinfo=dt.UTC) for part, file, modified in rows}
+        rows = self.read("bronze.events").groupBy(PART, SOURCE_FILE).agg(f.unix_millis(f.max(MODIFIED_AT))).collect()
+        return {(part, file): dt.datetime.fromtimestamp(millis / 1000, dt.UTC) for part, file, millis in rows}
 
     def write_bronze(self, frame: DataFrame, changed: list[str], note: dict[str, Any]) -> int:
         """Append raw rows to bronze.events, whose columns are the source's own and BRONZE_COLUMNS.
@@ -141,6 +141,8 @@ class Tables:
             .option("mergeSchema", "true")
             .option("userMetadata", json.dumps(note, sort_keys=True))
         )
+        if any(set(" ,;{}()\n\t=") & set(name) for name in frame.columns):
+            writer = writer.option("delta.columnMapping.mode", "name")
         if changed:
             with_new = [row[0] for row in frame.select(SOURCE_FILE).distinct().collect()]
             condition = " OR ".join(_equals(SOURCE_FILE, file) for file in with_new)
@@ -187,7 +189,7 @@ class Tables:
 
     def check_root(self) -> None:
         """Raise ConfigError unless the root, or the nearest folder above it that is there, can be written."""
-        hadoop = self.spark.sparkContext._jsc.hadoopConfiguration()  # type: ignore[union-attr]
+        hadoop = self.spark.sparkContext._jsc.hadoopConfiguration()
         paths = self.spark.sparkContext._jvm.org.apache.hadoop.fs.Path  # type: ignore[union-attr]
         try:
             folder = paths(self.root)

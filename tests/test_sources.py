@@ -13,8 +13,9 @@ from pyspark.sql import functions as f
 
 from recsys_spark.config import Source
 from recsys_spark.errors import ConfigError, DataError, DependencyError
+from recsys_spark.files import list_files, pattern, resolve
 from recsys_spark.schemas import BRONZE_COLUMNS
-from recsys_spark.sources import check_columns, list_files, pattern, read_raw, resolve
+from recsys_spark.sources import check_columns, read_raw
 
 NOW = dt.datetime(2024, 5, 1, tzinfo=dt.UTC)
 OWN = [field.name for field in BRONZE_COLUMNS]
@@ -48,9 +49,7 @@ def small_blocks(spark: SparkSession) -> Iterator[None]:
         spark.conf.unset(key)
 
 
-def test_a_csv_row_comes_with_its_file_line_part_and_time_of_ingest(
-    spark: SparkSession, tmp_path: Path
-) -> None:
+def test_a_csv_row_comes_with_its_file_line_part_and_time_of_ingest(spark: SparkSession, tmp_path: Path) -> None:
     path = tmp_path / "log.csv"
     path.write_text("user,item\na,x\nb,y\n")
     frame = read(spark, source(path))
@@ -64,17 +63,13 @@ def test_a_csv_row_comes_with_its_file_line_part_and_time_of_ingest(
     url = f"file://{path}"
     stamp = f.unix_micros("_ingested_at").alias("at")
     at = int(NOW.timestamp() * 1_000_000)
-    assert rows(
-        frame.withColumn("at", stamp), "user", "item", "_malformed", "_file", "_line", "_part", "at"
-    ) == [
+    assert rows(frame.withColumn("at", stamp), "user", "item", "_malformed", "_file", "_line", "_part", "at") == [
         ("a", "x", None, url, 0, "source", at),
         ("b", "y", None, url, 1, "source", at),
     ]
 
 
-def test_any_separator_without_header_takes_the_names_of_the_config(
-    spark: SparkSession, tmp_path: Path
-) -> None:
+def test_any_separator_without_header_takes_the_names_of_the_config(spark: SparkSession, tmp_path: Path) -> None:
     path = tmp_path / "log.txt"
     path.write_text("1;x\n2;y\n")
     log = source(path, options={"sep": ";"}, header=False, names=("user", "item"))
@@ -85,9 +80,7 @@ def test_a_byte_order_mark_is_no_part_of_the_first_name(spark: SparkSession, tmp
     path = tmp_path / "log.csv"
     path.write_text("user,item\n1,é\n", encoding="utf-8-sig")
     for multi_line in ("false", "true"):
-        assert rows(read(spark, source(path, options={"multiLine": multi_line})), "user", "item") == [
-            ("1", "é")
-        ]
+        assert rows(read(spark, source(path, options={"multiLine": multi_line})), "user", "item") == [("1", "é")]
 
 
 def test_the_encoding_is_an_option(spark: SparkSession, tmp_path: Path) -> None:
@@ -160,17 +153,15 @@ def test_lines_count_from_zero_in_file_order_however_files_are_cut(
 def test_lines_of_parquet_and_delta_are_in_file_order_too(
     spark: SparkSession, tmp_path: Path, small_blocks: None
 ) -> None:
-    users = list(range(3000))
-    table = pa.table({"user": users, "item": [0] * 3000})
-    pq.write_table(table, tmp_path / "log.parquet", row_group_size=100)
+    users = list(range(600))
+    table = pa.table({"user": users, "item": [0] * 600})
+    pq.write_table(table, tmp_path / "log.parquet", row_group_size=40)
     frame = read(spark, source(tmp_path / "log.parquet", "parquet"))
     assert frame.rdd.getNumPartitions() > 5
     assert rows(frame, "user", "_line") == [(str(user), user) for user in users]
     folder = str(tmp_path / "table")
     spark.createDataFrame(table.to_pandas()).coalesce(1).write.format("delta").save(folder)
-    assert rows(read(spark, source(folder, "delta")), "user", "_line") == [
-        (str(user), user) for user in users
-    ]
+    assert rows(read(spark, source(folder, "delta")), "user", "_line") == [(str(user), user) for user in users]
 
 
 def test_files_with_columns_in_another_order_are_refused(spark: SparkSession, tmp_path: Path) -> None:
@@ -254,9 +245,9 @@ def test_rows_say_when_their_file_was_modified_as_the_listing_does(
     spark: SparkSession, tmp_path: Path, form: str
 ) -> None:
     log = source(tmp_path / "log", form)
-    spark.createDataFrame([("a", "x")], "user string, item string").write.format(form).option(
-        "header", "true"
-    ).save(log.path[0])
+    spark.createDataFrame([("a", "x")], "user string, item string").write.format(form).option("header", "true").save(
+        log.path[0]
+    )
     micros = f.unix_micros("_modified_at").alias("at")
     ((file, at),) = read(spark, log).select("_file", micros).collect()
     modified = list_files(spark, log, log.path)[file]
@@ -321,9 +312,7 @@ def test_strange_file_names_are_read_by_their_url(spark: SparkSession, tmp_path:
 
 def test_a_path_that_matches_nothing_is_named(spark: SparkSession, tmp_path: Path) -> None:
     for path, form in ((tmp_path / "no.csv", "csv"), (tmp_path / "*.csv", "csv"), (tmp_path / "no", "delta")):
-        with pytest.raises(
-            DataError, match=r"matches no file; name the files with --set source\.path=…"
-        ) as caught:
+        with pytest.raises(DataError, match=r"matches no file; name the files with --set source\.path=…") as caught:
             read(spark, source(path, form))
         assert str(path) in str(caught.value)
         assert "\n" not in str(caught.value)
@@ -336,9 +325,7 @@ def test_storage_that_cannot_be_reached_is_no_fault_of_the_data(spark: SparkSess
         assert "\n" not in str(caught.value)
 
 
-def test_a_mapped_column_that_is_not_there_is_named_with_those_that_are(
-    spark: SparkSession, tmp_path: Path
-) -> None:
+def test_a_mapped_column_that_is_not_there_is_named_with_those_that_are(spark: SparkSession, tmp_path: Path) -> None:
     (tmp_path / "1.csv").write_text("user,Item\na,x\n")
     expected = r"1\.csv: no column 'item' \(source\.columns\.item\); its columns are: user, Item"
     with pytest.raises(DataError, match=expected):
@@ -360,9 +347,7 @@ def test_typed_columns_must_be_there_and_no_column_may_be_called_like_ours() -> 
 
 
 @pytest.mark.parametrize("content", [b"", b"user,item\na,x\n", b"PAR1" + b"\0" * 100 + b"PAR1"])
-def test_a_broken_parquet_file_is_an_error_of_one_line(
-    spark: SparkSession, tmp_path: Path, content: bytes
-) -> None:
+def test_a_broken_parquet_file_is_an_error_of_one_line(spark: SparkSession, tmp_path: Path, content: bytes) -> None:
     pq.write_table(pa.table({"user": [1], "item": [1]}), tmp_path / "good.parquet")
     (tmp_path / "zbad.parquet").write_bytes(content)
     for path in (tmp_path, tmp_path / "zbad.parquet"):
@@ -372,9 +357,7 @@ def test_a_broken_parquet_file_is_an_error_of_one_line(
         assert "zbad.parquet" in str(caught.value) or "footer index" in str(caught.value)
 
 
-def test_parquet_files_that_differ_in_a_type_are_an_error_of_one_line(
-    spark: SparkSession, tmp_path: Path
-) -> None:
+def test_parquet_files_that_differ_in_a_type_are_an_error_of_one_line(spark: SparkSession, tmp_path: Path) -> None:
     pq.write_table(pa.table({"user": [1], "item": [1]}), tmp_path / "1.parquet")
     pq.write_table(pa.table({"user": ["a"], "item": [1]}), tmp_path / "2.parquet")
     with pytest.raises(DataError, match=r'cannot be read as parquet: .*"BIGINT" and "STRING"'):

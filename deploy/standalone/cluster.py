@@ -38,8 +38,11 @@ def _server(environment: dict[str, str], log: Path, *command: str) -> Iterator[s
     with log.open("wb") as output:
         process = subprocess.Popen(
             [str(SPARK_HOME / "bin" / "spark-class"), *command],
-            env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
-        )  # fmt: skip
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
     try:
         yield process
     finally:
@@ -80,16 +83,39 @@ def cluster(workers: int = 1, cores: int = 1, memory: str = "2g") -> Iterator[tu
         url = f"spark://127.0.0.1:{port}"
         log = folder / "master.log"
         master = stack.enter_context(
-            _server(environment, log, f"{_DEPLOY}.master.Master", "--host", "127.0.0.1", "--port", str(port),
-                    "--webui-port", "0")  # fmt: skip
+            _server(
+                environment,
+                log,
+                f"{_DEPLOY}.master.Master",
+                "--host",
+                "127.0.0.1",
+                "--port",
+                str(port),
+                "--webui-port",
+                "0",
+            )
         )
         _wait_for(log, "New state: ALIVE", master)
         pids = []
         for number in range(workers):
             log = folder / f"worker-{number}.log"
             worker = stack.enter_context(
-                _server(environment, log, f"{_DEPLOY}.worker.Worker", "--host", "127.0.0.1", "--webui-port", "0",
-                        "--cores", str(cores), "--memory", memory, "--work-dir", str(folder / f"work-{number}"), url)  # fmt: skip
+                _server(
+                    environment,
+                    log,
+                    f"{_DEPLOY}.worker.Worker",
+                    "--host",
+                    "127.0.0.1",
+                    "--webui-port",
+                    "0",
+                    "--cores",
+                    str(cores),
+                    "--memory",
+                    memory,
+                    "--work-dir",
+                    str(folder / f"work-{number}"),
+                    url,
+                )
             )
             _wait_for(log, "Successfully registered with master", worker)
             pids.append(worker.pid)

@@ -4,9 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def initial_factors(
-    hashes: NDArray[np.int64], rank: int, seed: int, scale: float
-) -> NDArray[np.float32]:
+def initial_factors(hashes: NDArray[np.int64], rank: int, seed: int, scale: float) -> NDArray[np.float32]:
     """Return (n, rank) factors with mean 0 and standard deviation scale / √rank for ids with the given hashes.
 
     Each is the sum of four 16-bit uniform integers (nearly normal, and exact on every machine), from the

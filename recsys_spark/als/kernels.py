@@ -102,7 +102,7 @@ def add_residuals(
     others: Floats,
     out: Floats,
 ) -> float:
-    """out_i += Σ_u (t − w·s)·x_u over the entries, s = x_uᵀ y_i; return Σ w·s² − 2·t·s, their loss but for a constant."""
+    """out_i += Σ_u (t − w·s)·x_u over the entries, s = x_uᵀ y_i; return Σ w·s² − 2·t·s, the entries' loss."""
     rank = rows.shape[1]
     loss = 0.0
     for k in range(runs.shape[0]):

@@ -113,5 +113,3 @@ def products_pass(block: Block, argument: Products) -> Floats:
 def counts_pass(block: Block, n_columns: int) -> NDArray[np.int64]:
     """Return how many of a block's rows have each column, (n_columns,)."""
     return np.bincount(block.columns, minlength=n_columns)
-
-

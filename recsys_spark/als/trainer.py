@@ -44,9 +44,7 @@ class Epoch:
     jobs: int
 
 
-def train(
-    blocks: Blocks, factors: Floats, objective: Ials, settings: Settings, done: int = 0
-) -> Iterator[Epoch]:
+def train(blocks: Blocks, factors: Floats, objective: Ials, settings: Settings, done: int = 0) -> Iterator[Epoch]:
     """Yield every epoch after the first `done`, which led to `factors` (n_columns, rank).
 
     Raises DataError where the objective is no longer a number, TryAgainError where blocks are lost again
@@ -82,7 +80,7 @@ def _epoch(
     """Return the moving side's factors after an epoch, the objective there, and the number of Spark jobs."""
     solve = rows_solve(factors, objective, settings.row_steps, settings.row_tolerance)
     parts: list[Solved] = blocks.run(rows_pass, (solve, number), f"{label}: rows")
-    gram = sum(part.gram for part in parts)
+    gram = np.sum([part.gram for part in parts], axis=0)
     loss = sum(part.loss for part in parts)
     # Σ_all s² = tr(XᵀX·YᵀY), and YᵀY is diagonal in this basis.
     loss += objective.alpha0 * float(np.diag(gram) @ solve.eigenvalues)
@@ -103,7 +101,7 @@ def ordered_sum(parts: list[Floats]) -> Floats:
 
 @dataclass
 class MovingSystem:
-    """The normal equations of all of the moving side's rows at once: (a0·XᵀX + λ_i + Σ_u w·x_u x_uᵀ) y_i = Σ_u t·x_u."""
+    """The normal equations of the moving side, all at once: (a0·XᵀX + λ_i + Σ_u w·x_u x_uᵀ) y_i = Σ_u t·x_u."""
 
     blocks: Blocks
     gram: NDArray[np.float64]
@@ -152,5 +150,3 @@ class MovingSystem:
 
 def _row_dots(left: Floats, right: Floats) -> Floats:
     return np.einsum("ij,ij->i", left, right)
-
-

@@ -22,6 +22,7 @@ import shutil
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numba
 import numpy as np
@@ -108,7 +109,7 @@ def open_block(path: str) -> Block:
     return Block(folder, *(_map(folder / f"{name}.npy") for name in _ARRAYS))
 
 
-def _map(file: Path) -> NDArray[np.generic]:
+def _map(file: Path) -> NDArray[Any]:
     try:
         return np.load(file, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError as error:
@@ -122,8 +123,8 @@ def write_block(folder: Path, rows: Ints, columns: Ints, values: Floats, n_colum
     """
     if len(rows) >= 2**31:
         raise ValueError(f"a block of {len(rows)} entries is too large; make als.block_interactions smaller")
-    names, places = np.unique(rows, return_inverse=True)
-    places = places.astype(np.int32)
+    names, inverse = np.unique(rows, return_inverse=True)
+    places: Ints = inverse.astype(np.int32)
     by_column = _stable_order(columns, n_columns, np.arange(len(rows), dtype=np.int32))
     by_row = _stable_order(places, len(names), by_column)
     offsets = np.zeros(len(names) + 1, np.int32)
@@ -131,7 +132,7 @@ def write_block(folder: Path, rows: Ints, columns: Ints, values: Floats, n_colum
     places, columns, values = places[by_row], columns[by_row], values[by_row]
 
     by_tile = _stable_order(columns, n_columns, np.arange(len(rows), dtype=np.int32))
-    tiles = places // TILE
+    tiles: Ints = places // np.int32(TILE)
     by_tile = _stable_order(tiles, int(tiles[-1]) + 1 if len(tiles) else 0, by_tile)
     run_columns, run_tiles = columns[by_tile], tiles[by_tile]
     first = np.ones(len(rows), bool)
@@ -139,7 +140,7 @@ def write_block(folder: Path, rows: Ints, columns: Ints, values: Floats, n_colum
     starts = np.flatnonzero(first).astype(np.int32)
 
     equal = len(values) > 0 and bool((values == values[0]).all())
-    arrays = {
+    arrays: dict[str, NDArray[Any]] = {
         "rows": names.astype(np.int32),
         "offsets": offsets,
         "columns": columns,

@@ -5,8 +5,10 @@ its files with it, and Spark recomputes its rows, which writes the files anew.
 """
 
 import os
+import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,7 +124,10 @@ def build(histories: DataFrame, columns: NDArray[np.int32], n: int) -> Blocks:
 
     block = f.pmod(f.col("row"), f.lit(n))
     triples = histories.select(
-        block.alias("block"), f.col("row").cast("int"), f.col("column").cast("int"), f.col("value").cast("float")
+        block.alias("block"),
+        f.col("row").cast("int"),
+        f.col("column").cast("int"),
+        f.col("value").cast("float"),
     )
     blocks = Blocks(triples.repartitionById(n, "block").mapInArrow(write, _REFERENCE), columns, 0, 0)
     blocks._materialise()
@@ -140,7 +145,7 @@ def _folder() -> Path:
     return Path(local.split(",")[0]) / "recsys-blocks"
 
 
-def _run(rows: Iterator[Any], task: Task, argument: Any) -> Iterator[tuple[int, Any, bool]]:
+def _run(rows: Iterable[Any], task: Task, argument: Any) -> Iterator[tuple[int, Any, bool]]:
     for row in rows:
         try:
             yield row.block, task(open_block(row.path), argument), False
@@ -148,21 +153,16 @@ def _run(rows: Iterator[Any], task: Task, argument: Any) -> Iterator[tuple[int, 
             yield row.block, None, True
 
 
-def _delete(rows: Iterator[Any]) -> None:
-    import shutil
-
+def _delete(rows: Iterable[Any]) -> None:
     for row in rows:
         shutil.rmtree(row.path, ignore_errors=True)
 
 
-class described:  # noqa: N801 - reads as a phrase: with described(context, "epoch 3 of 16: users")
+@contextmanager
+def described(context: SparkContext, text: str) -> Iterator[None]:
     """Name the Spark jobs of a with-block in words, in Spark's UI."""
-
-    def __init__(self, context: SparkContext, text: str):
-        self._context, self._text = context, text
-
-    def __enter__(self) -> None:
-        self._context.setJobDescription(self._text)
-
-    def __exit__(self, *_: object) -> None:
-        self._context.setJobDescription(None)  # type: ignore[arg-type]
+    context.setJobDescription(text)
+    try:
+        yield
+    finally:
+        context.setJobDescription(None)  # type: ignore[arg-type]

@@ -50,7 +50,7 @@ def evaluate(run: Run) -> None:
 
 
 def wanted(run: Run, past: DataFrame) -> DataFrame:
-    """Return the distinct (user_id, item_id) that evaluation asks for: of the horizon, of the chosen events, new ones."""
+    """Return the distinct (user_id, item_id) to be found: of the horizon, of the chosen events, new to the user."""
     parsed, _ = parsed_events(run)
     settings = run.config.evaluation
     _, future = splits.split(events.valid(parsed), run.as_of, settings.horizon, run.config.holdout)
@@ -83,13 +83,18 @@ def comparison(run: Run, n_users: int) -> Table:
     """Draw the means as a table for people: a row a model, the best of each metric marked."""
     k = run.config.evaluation.k[0]
     names = [f"{name}@{k}" for name in ("ndcg", "recall", "precision", "map", "mrr", "hit_rate", "coverage")]
-    table = Table(title=f"{run.config.name} as of {run.as_of or 'its holdout'}: {n_users:,} users", title_justify="left")
+    table = Table(
+        title=f"{run.config.name} as of {run.as_of or 'its holdout'}: {n_users:,} users", title_justify="left"
+    )
     table.add_column("model")
     for name in names:
         table.add_column(name, justify="right")
     for model, values in run.metrics.items():
         best = [values[name] == max(other[name] for other in run.metrics.values()) for name in names]
-        cells = [f"[bold]{values[name]:.4f}[/]" if top else f"{values[name]:.4f}" for name, top in zip(names, best, strict=True)]
+        cells = [
+            f"[bold]{values[name]:.4f}[/]" if top else f"{values[name]:.4f}"
+            for name, top in zip(names, best, strict=True)
+        ]
         table.add_row(model, *cells)
     return table
 

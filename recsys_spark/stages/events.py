@@ -5,8 +5,8 @@ import datetime as dt
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as f
 
-from recsys_spark import sources
 from recsys_spark.errors import DataError
+from recsys_spark.files import pattern
 from recsys_spark.runs import Run
 from recsys_spark.schemas import SOURCE_FILE
 from recsys_spark.transforms import events
@@ -21,7 +21,7 @@ def parsed_events(run: Run) -> tuple[DataFrame, int]:
     version = run.tables.version("bronze.events") if run.tables.exists("bronze.events") else None
     raw = run.tables.read("bronze.events", version)
     paths = config.source.path + ((config.holdout.path or ()) if config.holdout else ())
-    mine = raw.where(f.col(SOURCE_FILE).rlike(sources.pattern(run.spark, paths)))
+    mine = raw.where(f.col(SOURCE_FILE).rlike(pattern(run.spark, paths)))
     return events.parse(mine, config.source, config.features.events), version or 0
 
 

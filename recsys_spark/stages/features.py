@@ -4,7 +4,7 @@ import datetime as dt
 
 import numpy as np
 from pyspark import StorageLevel
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as f
 
 from recsys_spark.blocks import store
@@ -13,7 +13,6 @@ from recsys_spark.errors import DataError
 from recsys_spark.runs import Run
 from recsys_spark.runs import main as run_job
 from recsys_spark.stages.events import latest_time, parsed_events
-from recsys_spark.tables import Commit
 from recsys_spark.transforms import events, ids, interactions, kcore, splits
 
 
@@ -24,7 +23,13 @@ def build_features(run: Run) -> None:
     note = {"from": {"bronze.events": bronze, **_settings(run.config)}, "run_id": run.run_id}
     where = {"as_of": run.as_of}
     written = [run.tables.find(name, where) for name in ("silver.interactions", "gold.item_features")]
-    names = ("silver.interactions", "gold.item_features", "silver.quarantine", "gold.user_ids", "gold.item_ids")
+    names = (
+        "silver.interactions",
+        "gold.item_features",
+        "silver.quarantine",
+        "gold.user_ids",
+        "gold.item_ids",
+    )
     if all(commit is not None and commit.note["from"] == note["from"] for commit in written):
         run.say(f"features: as of {run.as_of} they are built already")
         run.outputs |= {name: commit.version for name, commit in zip(names, written, strict=False) if commit}
@@ -36,7 +41,10 @@ def build_features(run: Run) -> None:
     n_pairs = pairs.count()
     if n_pairs == 0:
         raise DataError(f"as of {run.as_of}: no event is left to learn from; look at silver.quarantine or --as-of")
-    for name, column, index in (("gold.user_ids", "user_id", "user_index"), ("gold.item_ids", "item_id", "item_index")):
+    for name, column, index in (
+        ("gold.user_ids", "user_id", "user_index"),
+        ("gold.item_ids", "item_id", "item_index"),
+    ):
         run.outputs[name] = _extend(run, name, pairs, column, index)
     kept = with_core(run, pairs, n_pairs).drop("recent").withColumn("as_of", as_timestamp(run.as_of))
     features = interactions.item_features(pairs).withColumn("as_of", as_timestamp(run.as_of))
@@ -46,7 +54,7 @@ def build_features(run: Run) -> None:
     run.say(f"features: {n_pairs:,} pairs of user and item as of {run.as_of}")
 
 
-def as_timestamp(moment: dt.datetime | None) -> "f.Column":
+def as_timestamp(moment: dt.datetime | None) -> Column:
     """Return a moment as a literal column."""
     return f.lit(moment).cast("timestamp")
 
@@ -86,12 +94,16 @@ def with_core(run: Run, pairs: DataFrame, n_pairs: int) -> DataFrame:
         return pairs.withColumn("core", f.lit(True))
     users, items = run.tables.read("gold.user_ids"), run.tables.read("gold.item_ids")
     coded = ids.encode(pairs.select("user_id", "item_id"), users, items)
-    histories = coded.select(f.col("user_index").alias("row"), f.col("item_index").alias("column"), f.lit(1.0).alias("value"))
+    histories = coded.select(
+        f.col("user_index").alias("row"), f.col("item_index").alias("column"), f.lit(1.0).alias("value")
+    )
     als = run.config.als
     columns = np.arange(items.count(), dtype=np.int32)
     blocks = store.build(histories, columns, store.n_blocks(n_pairs, als.block_interactions, als.min_blocks))
     kept = kcore.core_columns(blocks, k)
-    core_users = kcore.core_rows(blocks, kept, k).join(users, f.col("row") == f.col("user_index"), "inner").select("user_id")
+    core_users = (
+        kcore.core_rows(blocks, kept, k).join(users, f.col("row") == f.col("user_index"), "inner").select("user_id")
+    )
     kept_items = run.spark.createDataFrame([(int(i),) for i in np.flatnonzero(kept)], "item_index int")
     core_items = items.join(f.broadcast(kept_items), "item_index", "left_semi").select("item_id")
     marked = (

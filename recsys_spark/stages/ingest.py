@@ -2,7 +2,7 @@
 
 import datetime as dt
 
-from recsys_spark import sources
+from recsys_spark import files, sources
 from recsys_spark.runs import Run
 from recsys_spark.runs import main as run_job
 from recsys_spark.stages.events import check_as_of
@@ -19,8 +19,8 @@ def ingest(run: Run) -> None:
     now = dt.datetime.now(dt.UTC)
     raw, n_files, changed = None, 0, []
     for part, paths in delivered.items():
-        files = sources.list_files(run.spark, source, paths)
-        fresh = sorted(url for url, modified in files.items() if known.get((part, url)) != modified)
+        listed = files.list_files(run.spark, source, paths)
+        fresh = sorted(url for url, modified in listed.items() if known.get((part, url)) != modified)
         changed += [url for url in fresh if (part, url) in known]
         n_files += len(fresh)
         if fresh:

@@ -24,7 +24,9 @@ def score_topk(run: Run) -> None:
     where = {"model_id": model["model_id"], "as_of": run.as_of}
     histories = run.tables.find("silver.interactions", {"as_of": run.as_of})
     if histories is None:
-        raise DataError(f"silver.interactions has no slice as of {run.as_of}; run build_features with this --as-of first")
+        raise DataError(
+            f"silver.interactions has no slice as of {run.as_of}; run build_features with this --as-of first"
+        )
     note = {"from": {"silver.interactions": histories.version, "topk": run.config.topk.model_dump(mode="json")}}
     done = run.tables.find("gold.recommendations", where)
     if done is not None and done.note.get("from") == note["from"]:

@@ -8,6 +8,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as f
+from pyspark.sql.types import StructType
 
 import recsys_spark
 from recsys_spark.als import passes, trainer
@@ -20,6 +21,7 @@ from recsys_spark.config import Als
 from recsys_spark.errors import ConfigError, DataError
 from recsys_spark.runs import Run
 from recsys_spark.runs import main as run_job
+from recsys_spark.schemas import SCHEMAS
 from recsys_spark.stages.features import as_timestamp
 from recsys_spark.tables import Commit
 from recsys_spark.transforms import ids
@@ -33,10 +35,17 @@ def train_als(run: Run) -> None:
     inputs, note = _inputs(run)
     where = {"model_id": run.run_id}
     trained = run.tables.find("gold.models", where)
-    for commit in [trained, *run.tables.commits("gold.item_factors", where), *run.tables.commits("gold.user_factors", where)]:
+    for commit in [
+        trained,
+        *run.tables.commits("gold.item_factors", where),
+        *run.tables.commits("gold.user_factors", where),
+    ]:
         _check_same(run.run_id, commit, note)
     if trained is not None:
-        run.outputs |= {"gold.models": trained.version, "gold.item_factors": run.tables.version("gold.item_factors")}
+        run.outputs |= {
+            "gold.models": trained.version,
+            "gold.item_factors": run.tables.version("gold.item_factors"),
+        }
         run.say(f"training: model {run.run_id} is trained already")
         return
     data = _training_data(run, inputs)
@@ -92,7 +101,9 @@ def _inputs(run: Run) -> tuple[dict[str, int], dict[str, object]]:
     run.resolve_as_of()
     slice_ = run.tables.find("silver.interactions", {"as_of": run.as_of})
     if slice_ is None:
-        raise DataError(f"silver.interactions has no slice as of {run.as_of}; run build_features with this --as-of first")
+        raise DataError(
+            f"silver.interactions has no slice as of {run.as_of}; run build_features with this --as-of first"
+        )
     inputs = {"silver.interactions": slice_.version}
     inputs |= {name: run.tables.version(name) for name in ("gold.user_ids", "gold.item_ids")}
     identity = {
@@ -106,13 +117,19 @@ def _inputs(run: Run) -> tuple[dict[str, int], dict[str, object]]:
 def _check_same(run_id: str, commit: Commit | None, note: dict[str, object]) -> None:
     if commit is not None and commit.note.get("identity") != note["identity"]:
         before, now = (json.dumps(known, sort_keys=True) for known in (commit.note.get("identity"), note["identity"]))
-        raise ConfigError(f"--run-id {run_id}: trained before from {before}, now asked for {now}; give a run id of its own")
+        raise ConfigError(
+            f"--run-id {run_id}: trained before from {before}, now asked for {now}; give a run id of its own"
+        )
 
 
 def _training_data(run: Run, inputs: dict[str, int]) -> _TrainingData:
-    pairs = run.tables.read_slice("silver.interactions", {"as_of": run.as_of}, inputs["silver.interactions"]).where("core")
+    pairs = run.tables.read_slice("silver.interactions", {"as_of": run.as_of}, inputs["silver.interactions"]).where(
+        "core"
+    )
     sizes = pairs.agg(
-        f.count_distinct("user_id").alias("users"), f.count_distinct("item_id").alias("items"), f.count(f.lit(1)).alias("n")
+        f.count_distinct("user_id").alias("users"),
+        f.count_distinct("item_id").alias("items"),
+        f.count(f.lit(1)).alias("n"),
     ).first()
     assert sizes is not None
     als = run.config.als
@@ -148,7 +165,7 @@ def _resume(run: Run, data: _TrainingData, note: dict[str, object]) -> _Done:
     epochs = [tuple(epoch) for epoch in commits[0].note["epochs"]]
     factors = read_factors(run, _STATE[data.moving], run.run_id, len(epochs))[1]
     run.say(f"training: going on after epoch {len(epochs)} of {als.epochs}")
-    return _Done(epochs, factors)  # type: ignore[arg-type]
+    return _Done(epochs, factors)
 
 
 def read_factors(run: Run, table: str, model_id: str, epoch: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
@@ -157,7 +174,9 @@ def read_factors(run: Run, table: str, model_id: str, epoch: int) -> tuple[NDArr
     rows = run.tables.read_slice(table, {"model_id": model_id, "epoch": epoch}).select(index, "factors").toArrow()
     rows = rows.sort_by(index).combine_chunks()
     if rows.num_rows == 0:
-        raise DataError(f"{table}: no factors of model {model_id} after epoch {epoch}; train it again under a new run id")
+        raise DataError(
+            f"{table}: no factors of model {model_id} after epoch {epoch}; train it again under a new run id"
+        )
     factors = rows.column("factors").combine_chunks().flatten().to_numpy().reshape(rows.num_rows, -1)
     return rows.column(index).to_numpy(), np.ascontiguousarray(factors)
 
@@ -167,7 +186,9 @@ def _save(run: Run, data: _TrainingData, epoch: Epoch, note: dict[str, object]) 
     rows = pa.table(
         {
             _INDEX[data.moving]: pa.array(data.columns, pa.int32()),
-            "factors": pa.ListArray.from_arrays(pa.array(np.arange(n + 1, dtype=np.int32) * rank), epoch.factors.ravel()),
+            "factors": pa.ListArray.from_arrays(
+                pa.array(np.arange(n + 1, dtype=np.int32) * rank), epoch.factors.ravel()
+            ),
         }
     )
     frame = run.spark.createDataFrame(rows).coalesce(1)
@@ -181,7 +202,9 @@ def _write_factors(run: Run, table: str, frame: DataFrame, epoch: int, note: dic
     run.outputs[table] = commit.version
 
 
-def _save_items(run: Run, blocks: store.Blocks, users: NDArray[np.float32], objective: Ials, note: dict[str, object]) -> None:
+def _save_items(
+    run: Run, blocks: store.Blocks, users: NDArray[np.float32], objective: Ials, note: dict[str, object]
+) -> None:
     """Where users moved, the items' factors are solved from theirs and written from where the items are."""
     solve = trainer.rows_solve(users, objective, 100, run.config.topk.tolerance)
     frame = blocks.frame(_item_rows, solve, "item_index int, factors array<float>")
@@ -206,7 +229,13 @@ def _clean(run: Run, data: _TrainingData) -> None:
         run.outputs[table] = run.tables.version(table)
 
 
-def _register(run: Run, inputs: dict[str, int], data: _TrainingData, epochs: list[tuple[float, float]], note: dict[str, object]) -> None:
+def _register(
+    run: Run,
+    inputs: dict[str, int],
+    data: _TrainingData,
+    epochs: list[tuple[float, float]],
+    note: dict[str, object],
+) -> None:
     row = {
         "model_id": run.run_id,
         "kind": "als",
@@ -219,9 +248,10 @@ def _register(run: Run, inputs: dict[str, int], data: _TrainingData, epochs: lis
         "seconds": [seconds for _, seconds in epochs],
         "code_version": recsys_spark.__version__,
     }
-    schema = ("model_id string, kind string, status string, config string, inputs map<string,bigint>, "
-              "moving_side string, epochs int, objective array<double>, seconds array<double>, code_version string")  # fmt: skip
-    frame = run.spark.createDataFrame([row], schema).withColumn("as_of", as_timestamp(run.as_of))
+    schema = StructType([field for field in SCHEMAS["gold.models"] if field.name in row])
+    frame = run.spark.createDataFrame([tuple(row[field.name] for field in schema)], schema).withColumn(
+        "as_of", as_timestamp(run.as_of)
+    )
     run.outputs["gold.models"] = run.tables.write_slice("gold.models", frame, {"model_id": run.run_id}, note).version
 
 

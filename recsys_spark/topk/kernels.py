@@ -16,7 +16,7 @@ Doubles = NDArray[np.float64]
 Hidden = tuple[Longs, Ints, Ints]
 
 _CHUNK = 16  # items whose highest score is compared with a user's threshold at once
-_STEP = 64  # tile sizes are multiples of it, so that sgemm's innermost kernel is never cut short
+_TILES = 16  # tiles of users that a tile of items is multiplied with while it is in cache
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,15 @@ class Catalog:
 def catalog(factors: Floats, eligible: NDArray[np.bool_] | None = None, *, tile_items: int = 512) -> Catalog:
     """Return the catalog of the items with factors (n_items, rank), or of the eligible (n_items,) of them.
 
-    What is not eligible is not in it at all, and so costs nothing later. tile_items, a power of two ≥ 64,
+    What is not eligible is not in it at all, and so costs nothing later. tile_items, a power of two ≥ 16,
     changes the speed only.
     """
-    if tile_items < _STEP or tile_items & (tile_items - 1):
-        raise ValueError(f"tile_items: {tile_items} is not a power of two ≥ {_STEP}")
+    if tile_items < _CHUNK or tile_items & (tile_items - 1):
+        raise ValueError(f"tile_items: {tile_items} is not a power of two ≥ {_CHUNK}")
     n_items, rank = factors.shape
     norms = _norms(factors)
+    if not np.isfinite(norms).all():
+        raise ValueError("factors: one of an item's is not finite")
     order = np.argsort(-norms, kind="stable").astype(np.int32)
     items = order if eligible is None else order[eligible[order]]
     tiles = np.zeros((-(-len(items) // tile_items), tile_items, rank), np.float32)
@@ -55,14 +57,7 @@ def catalog(factors: Floats, eligible: NDArray[np.bool_] | None = None, *, tile_
 
 
 def top_k(
-    users: Floats,
-    cat: Catalog,
-    k: int,
-    hidden_offsets: Longs,
-    hidden_items: Ints,
-    *,
-    tile_users: int = 256,
-    batch_users: int = 4096,
+    users: Floats, cat: Catalog, k: int, hidden_offsets: Longs, hidden_items: Ints, *, tile_users: int = 256
 ) -> tuple[Ints, Floats]:
     """Return for each user the k items of highest score xᵀy among those not hidden, and the scores.
 
@@ -72,8 +67,8 @@ def top_k(
     last item that is left to a user, −1 and −inf.
 
     It is exact: an item is passed over only where |xᵀy| ≤ ‖x‖·‖y‖ (Cauchy–Schwarz, as in LEMP: Teflioudi,
-    Gemulla, Mykytiuk 2015) rules it out, rounding included. tile_users, a multiple of 64, and batch_users
-    change the speed only. The caller keeps BLAS to one thread. Raises ValueError where a factor is not
+    Gemulla, Mykytiuk 2015) or its score by sgemm rules it out, rounding included. tile_users changes the
+    speed only. The caller keeps BLAS to one thread. Raises ValueError where a factor is not
     finite, a score could overflow float32, or a hidden item is not one that `catalog` was given.
 
     >>> import numpy as np
@@ -83,60 +78,59 @@ def top_k(
     >>> items.tolist(), scores.tolist()  # item 1 is hidden from user 0
     ([[0, 2], [2, 1]], [[1.0, 0.0], [3.0, 2.0]])
     """
-    if tile_users < _STEP or tile_users % _STEP:
-        raise ValueError(f"tile_users: {tile_users} is not a positive multiple of {_STEP}")
     if len(hidden_items) and not 0 <= hidden_items.min() <= hidden_items.max() < len(cat.places):
-        raise ValueError(
-            f"hidden_items: one of them is no position among the catalog's {len(cat.places)} items"
-        )
-    n_tiles, tile_items, rank = cat.factors.shape
+        raise ValueError(f"hidden_items: one is not the position of one of the {len(cat.places)} items")
+    n_tiles, tile_items, _ = cat.factors.shape
     found = np.full((len(users), k), -1, np.int32)
     scores = np.full((len(users), k), -np.inf, np.float32)
     if found.size == 0 or n_tiles == 0:
         return found, scores
+    users = np.ascontiguousarray(users, np.float32)
     norms = _norms(users)
-    highest = norms.max() * cat.norms.max()
-    if not highest < 1e38:
-        raise ValueError(f"users: with ‖x‖·‖y‖ up to {highest} scores may exceed float32; scale the factors")
-    # |fl(xᵀy)| ≤ (1 + γ)·‖x‖·‖y‖, γ ≤ 2·rank·2⁻²⁴ (Higham 2002, §3.1); underflow is in _in_reach.
-    bounds = norms * (1 + rank * 2.0**-23)
-    for start in range(0, len(users), batch_users):
-        rows = slice(start, start + batch_users)
-        offsets = hidden_offsets[start : start + batch_users + 1]
+    if not norms.max() * cat.norms.max() < 1e38:
+        raise ValueError("users: a factor is not finite, or scores may exceed float32; scale the factors")
+    batch = _TILES * tile_users
+    for start in range(0, len(users), batch):
+        rows = slice(start, start + batch)
+        offsets = hidden_offsets[start : start + batch + 1]
         hidden = _by_tile(offsets, hidden_items, cat.places, n_tiles, tile_items.bit_length() - 1)
-        _rank_batch(users[rows], bounds[rows], cat, hidden, tile_users, found[rows], scores[rows])
+        _rank_batch(users[rows], norms[rows], cat, hidden, tile_users, found[rows], scores[rows])
     return found, scores
 
 
 def _rank_batch(
-    users: Floats, bounds: Doubles, cat: Catalog, hidden: Hidden, tile_users: int, found: Ints, scores: Floats
+    users: Floats, norms: Doubles, cat: Catalog, hidden: Hidden, tile_users: int, found: Ints, scores: Floats
 ) -> None:
     """Rank users (n, rank) into found and scores (n, k): for each tile of items all users not yet done.
 
-    sgemm always sees one and the same shape, (tile_items, rank) × (rank, tile_users), so each score comes
-    from the same instructions in the same order, wherever in a tile the user and the item stand.
+    A float32 xᵀy, in whatever order it is summed, is off by at most γ·‖x‖·‖y‖, γ < rank·2⁻²³, and by less
+    than 1e-33 for underflow (Higham 2002, §3.1). So no score is above ‖x‖·‖y‖ and this, and two ways to
+    compute a score differ by at most twice this.
     """
-    n_tiles, tile_items, _ = cat.factors.shape
+    n_tiles, tile_items, rank = cat.factors.shape
     starts, hidden_rows, hidden_users = hidden
     active = np.arange(len(users), dtype=np.int32)
-    left = _tiles(users, tile_users)
+    columns = _columns(users, tile_users)
     tile = np.empty((tile_items, tile_users), np.float32)
     for t in range(n_tiles):
-        going = _in_reach(active, bounds, cat.norms[t], scores)
+        reach = norms * cat.norms[t]
+        errors = reach * (rank * 2.0**-23) + 1e-33
+        going = active[(reach + errors >= scores[:, -1])[active]]  # the others are done
         if len(going) == 0:
             return
-        if -(-len(going) // tile_users) < len(left):  # a whole tile of users is saved
+        if -(-len(going) // tile_users) < len(columns):  # a whole tile of users is saved
             active = going
-            left = _tiles(users[active], tile_users)
+            columns = _columns(users[active], tile_users)
         items = cat.items[t * tile_items : (t + 1) * tile_items]
         cells = slice(starts[t], starts[t + 1])
-        for i, factors in enumerate(left):
-            np.dot(cat.factors[t], factors, out=tile)
+        for i, block in enumerate(columns):
+            np.dot(cat.factors[t], block, out=tile)
             ranked = active[i * tile_users : (i + 1) * tile_users]
-            _rank_tile(tile, items, ranked, hidden_rows[cells], hidden_users[cells], t == 0, found, scores)
+            _hide(tile, len(items), ranked, hidden_rows[cells], hidden_users[cells])
+            _rank_tile(tile, cat.factors[t], items, users, ranked, errors, t == 0, found, scores)
 
 
-def _tiles(users: Floats, tile_users: int) -> Floats:
+def _columns(users: Floats, tile_users: int) -> Floats:
     """Return users (n, rank) in columns, as (n_tiles, rank, tile_users), zeros after the last."""
     n, rank = users.shape
     padded = np.zeros((-(-n // tile_users), tile_users, rank), np.float32)
@@ -146,8 +140,7 @@ def _tiles(users: Floats, tile_users: int) -> Floats:
 
 def _norms(factors: Floats) -> Doubles:
     """Return the norms of factors (n, rank) in float64, where no square overflows or vanishes."""
-    norms: Doubles = np.sqrt(np.einsum("nr,nr->n", factors, factors, dtype=np.float64))
-    return norms
+    return np.asarray(np.sqrt(np.einsum("nr,nr->n", factors, factors, dtype=np.float64)))
 
 
 @numba.njit(nogil=True, cache=True)
@@ -178,28 +171,15 @@ def _by_tile(offsets: Longs, hidden: Ints, places: Ints, n_tiles: int, bits: int
 
 
 @numba.njit(nogil=True, cache=True)
-def _in_reach(users: Ints, bounds: Doubles, norm: float, scores: Floats) -> Ints:
-    """Return the users whose last listed score ‖x‖·norm can reach, a tie included: the others are done."""
-    reaching = np.empty_like(users)
-    n = 0
-    for user in users:
-        reaching[n] = user
-        n += (
-            bounds[user] * norm + 1e-33 >= scores[user, -1]
-        )  # 1e-33: rank × the least normal float32, and more
-    return reaching[:n]
-
-
-@numba.njit(nogil=True, cache=True)
 def _hide(tile: Floats, n_items: int, users: Ints, hidden_rows: Ints, hidden_users: Ints) -> None:
-    """Set to −inf the hidden cells of a tile's users (both ascending by user), and the rows after its items."""
-    h = np.searchsorted(hidden_users, users[0])
-    for u in range(users.shape[0]):
-        while h < hidden_users.shape[0] and hidden_users[h] < users[u]:
-            h += 1
-        while h < hidden_users.shape[0] and hidden_users[h] == users[u]:
+    """Set to −inf the hidden cells of a tile's users (both ascending), and the rows after its items."""
+    first, end = np.searchsorted(hidden_users, users[0]), np.searchsorted(hidden_users, users[-1] + 1)
+    u = 0
+    for h in range(first, end):
+        while users[u] < hidden_users[h]:
+            u += 1
+        if users[u] == hidden_users[h]:
             tile[hidden_rows[h], u] = -np.inf
-            h += 1
     tile[n_items:] = -np.inf
 
 
@@ -226,27 +206,38 @@ def _kth_of_groups(tile: Floats, k: int) -> Floats:
     return bound
 
 
+@numba.njit(fastmath={"nnan", "nsz", "reassoc", "contract"}, nogil=True, cache=True)
+def _score(users: Floats, u: int, factors: Floats, i: int) -> np.float32:
+    """Return xᵀy in an order of its own: sgemm's, on some processors, depends on the place in the tile."""
+    total: np.float32 = np.float32(0)
+    for j in range(users.shape[1]):
+        total += users[u, j] * factors[i, j]
+    return total
+
+
 @numba.njit(fastmath={"nnan", "nsz"}, nogil=True, cache=True)
 def _rank_tile(
     tile: Floats,
+    factors: Floats,
     items: Ints,
-    users: Ints,
-    hidden_rows: Ints,
-    hidden_users: Ints,
+    users: Floats,
+    ranked: Ints,
+    errors: Doubles,
     first: bool,
     found: Ints,
     scores: Floats,
 ) -> None:
-    """Insert a tile's scores (tile_items, tile_users) into the sorted lists of its users.
+    """Insert a tile's items (n,) into the sorted lists of the `ranked` of the users (n_users, rank).
 
-    A list's last score is its user's threshold. The maximum of a chunk of rows is taken for all users at
-    once, a vector operation; only where it reaches the threshold are its scores looked at.
+    The sgemm's scores, tile (tile_items, tile_users), −inf where hidden, are within 2·errors (n_users,) of
+    the scores that are listed. The maximum of a chunk of them is taken for all users at once, a vector
+    operation; only where it comes so near to a user's last listed score are they looked at one by one.
     """
-    _hide(tile, items.shape[0], users, hidden_rows, hidden_users)
     last = found.shape[1] - 1
-    thresholds = _kth_of_groups(tile, last + 1) if first else np.full(tile.shape[1], -np.inf, np.float32)
-    for u in range(users.shape[0]):
-        thresholds[u] = max(thresholds[u], scores[users[u], last])
+    bars = _kth_of_groups(tile, last + 1) if first else np.full(tile.shape[1], -np.inf, np.float32)
+    for u in range(ranked.shape[0]):
+        slack = 2 * errors[ranked[u]]
+        bars[u] = max(bars[u] - slack, scores[ranked[u], last]) - slack
     highest = np.empty(tile.shape[1], np.float32)
     for start in range(0, items.shape[0], _CHUNK):
         highest[:] = -np.inf
@@ -254,21 +245,20 @@ def _rank_tile(
             a, b, c, d = tile[i], tile[i + 1], tile[i + 2], tile[i + 3]
             for u in range(tile.shape[1]):
                 highest[u] = max(highest[u], max(max(a[u], b[u]), max(c[u], d[u])))
-        stop = min(start + _CHUNK, items.shape[0])
-        for u in range(users.shape[0]):
-            if highest[u] < thresholds[u]:
+        for u in range(ranked.shape[0]):
+            if highest[u] < bars[u]:
                 continue
-            user = users[u]
-            for i in range(start, stop):
-                score, item, p = tile[i, u], items[i], last
-                # An empty place, (−inf, −1), comes before a hidden score, so that these are never listed.
-                if score < thresholds[u] or (score == scores[user, p] and item > found[user, p]):
+            user = ranked[u]
+            for i in range(start, min(start + _CHUNK, items.shape[0])):
+                if tile[i, u] < bars[u] or tile[i, u] == -np.inf:
+                    continue
+                item, score, p = items[i], _score(users, user, factors, i), last
+                if score < scores[user, p] or (score == scores[user, p] and item > found[user, p]):
                     continue
                 while p > 0 and (
-                    score > scores[user, p - 1]
-                    or (score == scores[user, p - 1] and item < found[user, p - 1])
+                    score > scores[user, p - 1] or (score == scores[user, p - 1] and item < found[user, p - 1])
                 ):
                     scores[user, p], found[user, p] = scores[user, p - 1], found[user, p - 1]
                     p -= 1
                 scores[user, p], found[user, p] = score, item
-                thresholds[u] = max(thresholds[u], scores[user, last])
+                bars[u] = max(bars[u], scores[user, last] - 2 * errors[user])

@@ -23,7 +23,7 @@ def extend(known: DataFrame | None, ids: DataFrame, name: str, index: str) -> tu
     # Spark's own numbering is partition << 33 | place in the partition.
     placed = fresh.sort(name).withColumn("_place", f.monotonically_increasing_id()).localCheckpoint()
     partition = f.shiftright("_place", 33).alias("_partition")
-    sizes = dict(placed.groupBy(partition).count().collect())
+    sizes: dict[int, int] = {row[0]: row[1] for row in placed.groupBy(partition).count().collect()}
     total = sum(sizes.values())
     if first + total - 1 > LARGEST:
         raise DataError(f"{name}: {first + total} ids do not fit 31 bits; split the data set")

@@ -1,5 +1,7 @@
 """The k-core of users and items: the largest part in which everyone has at least k partners (Seidman 1983)."""
 
+from functools import partial
+
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
@@ -21,7 +23,7 @@ def core_columns(blocks: Blocks, k: int) -> Flags:
     while True:
         rounds += 1
         label = f"{k}-core, round {rounds}: {int(kept.sum())} columns left"
-        counts = sum(blocks.repeat(lambda kept=kept: blocks.run(_counts, (kept, k), label)))
+        counts = sum(blocks.repeat(partial(blocks.run, _counts, (kept, k), label)))
         smaller = kept & (counts >= k)
         if (smaller == kept).all():
             return kept

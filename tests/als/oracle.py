@@ -4,7 +4,9 @@ import numpy as np
 import scipy.sparse as sp
 
 
-def exact_rows(weights: sp.csr_matrix, targets: np.ndarray, others: np.ndarray, a0: float, reg: np.ndarray) -> np.ndarray:
+def exact_rows(
+    weights: sp.csr_matrix, targets: np.ndarray, others: np.ndarray, a0: float, reg: np.ndarray
+) -> np.ndarray:
     """Solve (a0·YᵀY + Σ w·y yᵀ + λ_u) x = Σ t·y for every row."""
     gram = a0 * others.T @ others
     out = np.zeros((weights.shape[0], others.shape[1]))
@@ -16,7 +18,9 @@ def exact_rows(weights: sp.csr_matrix, targets: np.ndarray, others: np.ndarray, 
     return out
 
 
-def ials_objective(weights: np.ndarray, x: np.ndarray, y: np.ndarray, a0: float, reg_x: np.ndarray, reg_y: np.ndarray) -> float:
+def ials_objective(
+    weights: np.ndarray, x: np.ndarray, y: np.ndarray, a0: float, reg_x: np.ndarray, reg_y: np.ndarray
+) -> float:
     """Σ_observed w·(s − 1)² + a0·Σ_all s² + Σ λ|x|² + Σ λ|y|², over a dense matrix of weights (0: not observed)."""
     scores = x @ y.T
     observed = (weights * (scores - 1) ** 2).sum()

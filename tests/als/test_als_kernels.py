@@ -41,7 +41,18 @@ def test_a_row_longer_than_the_buffer_is_solved_like_any_other() -> None:
     values, basis = eigenbasis(gramian(others))
     out = np.empty((1, 8), np.float32)
     reg = np.array([2.0], np.float32)
-    solve_rows(np.array([0, 3000], np.int32), columns, ones, ones, others @ basis, np.float32(0.1) * values, reg, 100, 1e-6, out)
+    solve_rows(
+        np.array([0, 3000], np.int32),
+        columns,
+        ones,
+        ones,
+        others @ basis,
+        np.float32(0.1) * values,
+        reg,
+        100,
+        1e-6,
+        out,
+    )
     y = others.astype(np.float64)
     expected = np.linalg.solve(1.1 * y.T @ y + 2 * np.eye(8), y.sum(axis=0))
     assert np.allclose(out[0] @ basis.T, expected, rtol=1e-3, atol=1e-5)
@@ -56,7 +67,12 @@ def test_residuals_products_and_loss_are_those_of_the_formulas(tmp_path) -> None
     x, y, p = (rng.standard_normal((n, 6)).astype(np.float32) for n in (700, 25, 25))
     targets = block.run_values * 3
     residual, products = np.zeros_like(y), np.zeros_like(y)
-    args = (np.asarray(block.runs), np.asarray(block.starts), np.asarray(block.run_rows), np.asarray(block.run_values))
+    args = (
+        np.asarray(block.runs),
+        np.asarray(block.starts),
+        np.asarray(block.run_rows),
+        np.asarray(block.run_values),
+    )
     loss = add_residuals(*args, targets, x, y, residual)
     add_products(*args, x, p, products)
     dense = weights.toarray().astype(np.float64)

@@ -37,7 +37,9 @@ def run(command: list[str], folder: Path, seed: int) -> str:
     arguments = ["--config", str(config), "--run-id", "a", "--as-of", AS_OF.isoformat()]
     environment = {**os.environ, "PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1"}
     # Away from the checkout: workers must have the package from the zip alone.
-    done = subprocess.run([*command, *arguments], env=environment, cwd=folder, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*command, *arguments], env=environment, cwd=folder, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     assert json.loads(done.stdout.splitlines()[-1])["status"] == "ok"
     rows = deltalake.DeltaTable(str(folder / "tables/gold/item_factors")).to_pyarrow_table().sort_by("item_index")
@@ -51,7 +53,9 @@ def submit(master: str, package: Path) -> list[str]:
             "--py-files", str(package), str(PROJECT / "jobs/pipeline.py")]  # fmt: skip
 
 
-def test_plain_python_spark_submit_and_a_standalone_cluster_end_at_the_same_bytes(package: Path, tmp_path: Path) -> None:
+def test_plain_python_spark_submit_and_a_standalone_cluster_end_at_the_same_bytes(
+    package: Path, tmp_path: Path
+) -> None:
     digests = {"python": run([sys.executable, str(PROJECT / "jobs/pipeline.py")], tmp_path / "python", seed=1)}
     for cores in (1, 2, 4):
         digests[f"local[{cores}]"] = run(submit(f"local[{cores}]", package), tmp_path / f"local-{cores}", seed=cores)

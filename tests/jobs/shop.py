@@ -32,7 +32,12 @@ def purchases() -> list[tuple[str, str, str]]:
     return rows
 
 
-def write_csv(path: Path, rows: list[tuple[str, ...]], header: str = "customer,product,bought_at", seed: int | None = None) -> Path:
+def write_csv(
+    path: Path,
+    rows: list[tuple[str, ...]],
+    header: str = "customer,product,bought_at",
+    seed: int | None = None,
+) -> Path:
     """Write rows as CSV, shuffled if a seed is given."""
     if seed is not None:
         rows = random.Random(seed).sample(rows, len(rows))

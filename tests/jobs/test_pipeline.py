@@ -9,7 +9,7 @@ from pyspark.sql import functions as f
 
 from recsys_spark.stages import train
 from recsys_spark.tables import Tables
-from tests.jobs.shop import AS_OF, N, Job, configuration, left_out, purchases, write_csv
+from tests.jobs.shop import AS_OF, Job, N, configuration, left_out, purchases, write_csv
 
 pytestmark = pytest.mark.usefixtures("spark")
 
@@ -34,7 +34,14 @@ def test_a_log_goes_in_and_every_users_planted_next_item_comes_out_first(spark, 
     config = configuration(tmp_path, write_csv(tmp_path / "log.csv", purchases()))
     summary = job(config, "--run-id", "a", "--as-of", AS_OF.isoformat(), "--set", "als.epochs=12")
     assert (summary["run_id"], summary["job"], summary["status"]) == ("a", "pipeline", "ok")
-    assert set(summary["seconds"]) == {"spark", "ingest", "build_features", "train_als", "score_topk", "evaluate"}
+    assert set(summary["seconds"]) == {
+        "spark",
+        "ingest",
+        "build_features",
+        "train_als",
+        "score_topk",
+        "evaluate",
+    }
     assert set(summary["metrics"]) == {"als", "popularity", "popularity_decayed"}
     assert summary["metrics"]["als"]["ndcg@1"] == 1
     assert summary["metrics"]["als"]["ndcg@1"] > summary["metrics"]["popularity"]["ndcg@1"]
@@ -70,7 +77,14 @@ def test_the_run_id_given_twice_ends_in_the_same_state(spark, tmp_path, job) -> 
 
 def test_an_interrupted_training_goes_on_and_ends_at_the_same_bytes(spark, tmp_path, job, monkeypatch) -> None:
     config = configuration(tmp_path, write_csv(tmp_path / "log.csv", purchases()))
-    job(config, "--run-id", "whole", "--as-of", AS_OF.isoformat(), stages=("ingest", "build_features", "train_als"))
+    job(
+        config,
+        "--run-id",
+        "whole",
+        "--as-of",
+        AS_OF.isoformat(),
+        stages=("ingest", "build_features", "train_als"),
+    )
     save = train._save
 
     def dies_after_two(run, data, epoch, note):
@@ -100,8 +114,17 @@ def test_shuffled_rows_give_the_same_features_and_the_same_factors_to_the_byte(s
     for seed in (1, 2):
         folder = tmp_path / str(seed)
         folder.mkdir()
-        config = configuration(folder, write_csv(folder / "log.csv", purchases(), seed=seed), features={"half_life": "30d"})
-        job(config, "--run-id", "a", "--as-of", AS_OF.isoformat(), stages=("ingest", "build_features", "train_als"))
+        config = configuration(
+            folder, write_csv(folder / "log.csv", purchases(), seed=seed), features={"half_life": "30d"}
+        )
+        job(
+            config,
+            "--run-id",
+            "a",
+            "--as-of",
+            AS_OF.isoformat(),
+            stages=("ingest", "build_features", "train_als"),
+        )
         read = tables(spark, config).read
         features = [sorted(map(tuple, read(name).collect())) for name in ("silver.interactions", "gold.item_features")]
         seen.append((features, factors_digest(spark, config, "a")))
@@ -194,11 +217,19 @@ def test_a_file_that_was_delivered_again_with_other_rows_replaces_its_old_ones(s
 
 ERRORS = {
     "an unknown key": (["--set", "als.ranks=3"], 78, "als.ranks: unknown key"),
-    "a value out of bounds": (["--set", "als.rank=0"], 78, "als.rank: 0: input should be greater than or equal to 1"),
+    "a value out of bounds": (
+        ["--set", "als.rank=0"],
+        78,
+        "als.rank: 0: input should be greater than or equal to 1",
+    ),
     "a missing file": (["--set", "source.path=/nowhere/log.csv"], 65, "/nowhere/log.csv"),
     "a missing column": (["--set", "source.columns.user=buyer"], 65, "buyer"),
     "an as_of before all data": (["--as-of", "2001-01-01"], 65, "2001-01-01"),
-    "a root that cannot be written": (["--set", "storage.root=/proc/tables"], 78, "storage.root: /proc/tables"),
+    "a root that cannot be written": (
+        ["--set", "storage.root=/proc/tables"],
+        78,
+        "storage.root: /proc/tables",
+    ),
     "a filter that does not parse": (["--set", "source.filters={odd: 'product ><'}"], 78, "odd"),
     "an override without value": (["--set", "als.rank"], 64, "write it as key=value"),
     "an unknown argument": (["--speed", "9"], 64, "--help"),

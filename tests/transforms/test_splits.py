@@ -47,9 +47,7 @@ def rows_of(data: DataFrame) -> list[Row]:
     return sorted((*row[:2], row[2].astimezone(dt.UTC), *row[3:]) for row in data.collect())
 
 
-def both(
-    spark: SparkSession, rows: list[Row], *how: object, partitions: int = 2
-) -> tuple[list[Row], list[Row]]:
+def both(spark: SparkSession, rows: list[Row], *how: object, partitions: int = 2) -> tuple[list[Row], list[Row]]:
     past, future = split(frame(spark, rows, partitions), *how)  # type: ignore[arg-type]
     assert past.columns == future.columns == [name.split()[0] for name in SCHEMA.split(", ")]
     return rows_of(past), rows_of(future)
@@ -142,6 +140,4 @@ def test_every_item_is_as_likely_to_be_held_out(spark: SparkSession) -> None:
 def test_as_of_ends_the_log_that_is_split_at_random(spark: SparkSession) -> None:
     rows, as_of = log(), START + 4 * DAY
     early = [row for row in rows if row[2] < as_of]
-    assert both(spark, rows, as_of, None, Holdout(random=0.3)) == both(
-        spark, early, None, None, Holdout(random=0.3)
-    )
+    assert both(spark, rows, as_of, None, Holdout(random=0.3)) == both(spark, early, None, None, Holdout(random=0.3))

@@ -1,0 +1,255 @@
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from threadpoolctl import threadpool_limits
+
+from recsys_spark.topk.kernels import catalog, top_k
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_blas_thread() -> Iterator[None]:
+    with threadpool_limits(1):
+        yield
+
+
+def brute_force(users, factors, k, offsets, hidden, eligible=None):
+    """Every score in float64, −inf where hidden or not eligible; a stable sort leaves ties by position."""
+    scores = users.astype(np.float64) @ factors.astype(np.float64).T
+    for u in range(len(users)):
+        scores[u, hidden[offsets[u] : offsets[u + 1]]] = -np.inf
+    if eligible is not None:
+        scores[:, ~eligible] = -np.inf
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    best = np.take_along_axis(scores, order, axis=1)
+    short = ((0, 0), (0, k - order.shape[1]))
+    items = np.pad(np.where(np.isinf(best), -1, order), short, constant_values=-1)
+    return items, np.pad(best, short, constant_values=-np.inf)
+
+
+def integers(rng, n, rank, high=3):
+    """Factors whose float32 products and sums are exact, and often equal."""
+    return rng.integers(-high, high + 1, (n, rank)).astype(np.float32)
+
+
+def hide(rng, n_users, n_items, mean):
+    """Hidden items in no order, some of them twice."""
+    sizes = rng.poisson(mean, n_users) if n_items else np.zeros(n_users, int)
+    offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+    return offsets, rng.integers(0, max(n_items, 1), offsets[-1]).astype(np.int32)
+
+
+NONE = np.zeros(0, np.int32)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    n_users=st.integers(0, 150),
+    n_items=st.integers(0, 400),
+    rank=st.integers(1, 40),
+    k=st.integers(0, 60),
+    mean=st.sampled_from([0, 3, 300]),
+    share=st.sampled_from([None, 0.0, 0.1, 0.9]),
+)
+def test_lists_and_scores_are_those_of_a_stable_sort_where_arithmetic_is_exact(
+    seed, n_users, n_items, rank, k, mean, share
+):
+    rng = np.random.default_rng(seed)
+    users, factors = integers(rng, n_users, rank), integers(rng, n_items, rank)
+    factors *= rng.choice([1, 1, 8], (n_items, 1)).astype(np.float32)  # some norms high, so that most are pruned
+    offsets, hidden = hide(rng, n_users, n_items, mean)
+    eligible = None if share is None else rng.random(n_items) < share
+    items, scores = top_k(users, catalog(factors, eligible, tile_items=64), k, offsets, hidden, tile_users=9)
+    expected_items, expected_scores = brute_force(users, factors, k, offsets, hidden, eligible)
+    assert items.dtype == np.int32 and scores.dtype == np.float32
+    assert np.array_equal(items, expected_items)
+    assert np.array_equal(scores, expected_scores)
+
+
+@pytest.mark.parametrize(("rank", "k"), [(1, 10), (64, 10), (65, 50), (300, 300)])
+def test_scores_of_real_factors_are_the_best_of_float64_within_rounding(rank, k):
+    rng = np.random.default_rng(rank)
+    users = rng.standard_normal((300, rank)).astype(np.float32)
+    factors = (rng.standard_normal((3000, rank)) * rng.lognormal(0, 1, (3000, 1))).astype(np.float32)
+    offsets, hidden = hide(rng, 300, 3000, 40)
+    items, scores = top_k(users, catalog(factors), k, offsets, hidden)
+    _, expected = brute_force(users, factors, k, offsets, hidden)
+    size = np.linalg.norm(users, axis=1)[:, None] * np.linalg.norm(factors, axis=1).max()
+    assert (np.abs(scores - expected) <= 1e-6 * size).all()
+    exact = np.einsum("ur,ukr->uk", users.astype(np.float64), factors[items].astype(np.float64))
+    assert (np.abs(scores - exact) <= 1e-6 * size).all()  # each score is of the item beside it
+    assert all(len(set(row)) == k for row in items.tolist())
+    assert not any(set(items[u]) & set(hidden[offsets[u] : offsets[u + 1]]) for u in range(300))
+
+
+def test_no_byte_depends_on_tile_sizes_batches_or_order_of_users():
+    rng = np.random.default_rng(5)
+    for rank in (1, 3, 64, 129):
+        users = rng.standard_normal((700, rank)).astype(np.float32)
+        factors = (rng.standard_normal((1500, rank)) * rng.lognormal(0, 0.5, (1500, 1))).astype(np.float32)
+        offsets, hidden = hide(rng, 700, 1500, 30)
+        items, scores = top_k(users, catalog(factors), 20, offsets, hidden)
+        for tile_items, tile_users in [(16, 7), (64, 192), (256, 64), (1024, 1)]:
+            order = rng.permutation(700)
+            shuffled = [hidden[offsets[u] : offsets[u + 1]] for u in order]
+            again = top_k(
+                users[order],
+                catalog(factors, tile_items=tile_items),
+                20,
+                np.concatenate([[0], np.cumsum([len(h) for h in shuffled])]),
+                np.concatenate(shuffled),
+                tile_users=tile_users,
+            )
+            assert again[0].tobytes() == items[order].tobytes()
+            assert again[1].tobytes() == scores[order].tobytes()
+
+
+def test_a_user_alone_gets_the_bytes_that_he_gets_among_others():
+    rng = np.random.default_rng(6)
+    users, factors = (rng.standard_normal((n, 32)).astype(np.float32) for n in (300, 900))
+    offsets, hidden = hide(rng, 300, 900, 20)
+    cat = catalog(factors)
+    items, scores = top_k(users, cat, 15, offsets, hidden)
+    for u in (0, 63, 64, 299):
+        alone = top_k(users[u : u + 1], cat, 15, offsets[u : u + 2], hidden)
+        assert alone[0].tobytes() == items[u].tobytes() and alone[1].tobytes() == scores[u].tobytes()
+
+
+def test_relabelling_the_items_relabels_the_lists():
+    rng = np.random.default_rng(7)
+    users, factors = (rng.standard_normal((n, 24)).astype(np.float32) for n in (100, 800))
+    offsets, hidden = hide(rng, 100, 800, 20)
+    new = rng.permutation(800).astype(np.int32)  # the new position of each item
+    moved = np.empty_like(factors)
+    moved[new] = factors
+    items, scores = top_k(users, catalog(factors), 12, offsets, hidden)
+    moved_items, moved_scores = top_k(users, catalog(moved), 12, offsets, new[hidden])
+    assert np.array_equal(moved_items, new[items])
+    assert moved_scores.tobytes() == scores.tobytes()
+
+
+def test_a_tie_with_an_item_of_a_later_tile_goes_to_the_lower_position():
+    factors = np.ones((1000, 2), np.float32)
+    factors[500:, 1] = 2  # longer, so first in the catalog, but equal to a user who looks at column 0 only
+    user = np.array([[1, 0]], np.float32)
+    items, scores = top_k(user, catalog(factors, tile_items=64), 3, np.zeros(2, np.int64), NONE)
+    assert items.tolist() == [[0, 1, 2]] and scores.tolist() == [[1, 1, 1]]
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_score_that_rounding_lifts_to_or_over_the_bound_is_not_pruned(seed):
+    rng = np.random.default_rng(seed)
+    direction = rng.standard_normal(256)
+    lengths = 1 - rng.permutation(300)[:, None] * 2.0**-26
+    factors = (direction * lengths).astype(np.float32)  # parallel to the users: ‖x‖·‖y‖ is the score, but for rounding
+    users = (direction * np.array([[1], [1 / 3], [1e-18]])).astype(np.float32)
+    every = top_k(users, catalog(factors), 300, np.zeros(4, np.int64), NONE)  # k = n_items: nothing is pruned
+    some = top_k(users, catalog(factors, tile_items=16), 5, np.zeros(4, np.int64), NONE)
+    assert np.array_equal(some[0], every[0][:, :5]) and np.array_equal(some[1], every[1][:, :5])
+
+
+def test_scores_that_differ_by_the_order_of_their_sums_alone_are_ranked_as_listed():
+    rng = np.random.default_rng(13)
+    values = rng.standard_normal(200)
+    factors = np.array([rng.permutation(values) for _ in range(1000)], np.float32)  # the same sum, but for rounding
+    users = np.ones((40, 200), np.float32) * rng.uniform(-1, 1, (40, 1)).astype(np.float32)
+    nothing = np.zeros(41, np.int64)
+    every = top_k(users, catalog(factors), 1000, nothing, NONE)  # every item listed, by the score that is shown
+    some = top_k(users, catalog(factors, tile_items=64), 10, nothing, NONE)
+    assert np.array_equal(some[0], every[0][:, :10]) and np.array_equal(some[1], every[1][:, :10])
+    assert len(np.unique(every[1][0])) > 4  # scores do differ
+
+
+def test_users_with_factors_of_zero_get_the_first_items_that_are_not_hidden():
+    rng = np.random.default_rng(9)
+    factors = rng.standard_normal((500, 8)).astype(np.float32)
+    offsets, hidden = np.array([0, 0, 2], np.int64), np.array([1, 0], np.int32)
+    items, scores = top_k(np.zeros((2, 8), np.float32), catalog(factors), 3, offsets, hidden)
+    assert items.tolist() == [[0, 1, 2], [2, 3, 4]] and (scores == 0).all()
+
+
+def test_popularity_as_a_model_of_rank_1_is_a_stable_sort():
+    popularity = np.random.default_rng(10).geometric(0.2, 2000).astype(np.float32)
+    items, scores = top_k(np.ones((3, 1), np.float32), catalog(popularity[:, None]), 100, np.zeros(4, np.int64), NONE)
+    order = np.argsort(-popularity, kind="stable")[:100]
+    assert np.array_equal(items, [order] * 3) and np.array_equal(scores, [popularity[order]] * 3)
+
+
+def test_whoever_has_everything_hidden_gets_an_empty_list_and_disturbs_no_one():
+    rng = np.random.default_rng(11)
+    users, factors = integers(rng, 3, 5), integers(rng, 700, 5)
+    everything = np.tile(np.arange(700, dtype=np.int32), 3)  # three times over
+    for u in range(3):
+        offsets = np.zeros(4, np.int64)
+        offsets[u + 1 :] = len(everything)
+        items, scores = top_k(users, catalog(factors), 4, offsets, everything)
+        expected, _ = brute_force(users, factors, 4, offsets, everything)
+        assert (items[u] == -1).all() and np.isneginf(scores[u]).all()
+        assert np.array_equal(items, expected) and (np.delete(items, u, 0) >= 0).all()
+
+
+def test_a_list_longer_than_what_is_left_ends_with_empty_places():
+    factors = np.array([[1.0], [-3.0], [2.0], [-5.0]], np.float32)
+    eligible = np.array([True, True, True, False])
+    items, scores = top_k(
+        np.ones((1, 1), np.float32),
+        catalog(factors, eligible),
+        4,
+        np.array([0, 2]),
+        np.array([0, 3], np.int32),
+    )
+    assert items.tolist() == [[2, 1, -1, -1]]
+    assert scores.tolist() == [[2, -3, -np.inf, -np.inf]]
+
+
+@pytest.mark.parametrize("eligible", [None, np.zeros(0, bool)])
+def test_an_empty_catalog_gives_empty_lists(eligible):
+    cat = catalog(np.zeros((0, 3), np.float32), eligible)
+    items, scores = top_k(np.ones((2, 3), np.float32), cat, 2, np.zeros(3, np.int64), NONE)
+    assert items.tolist() == [[-1, -1]] * 2 and np.isneginf(scores).all()
+
+
+def test_places_and_items_are_each_others_reverse_and_norms_descend():
+    rng = np.random.default_rng(12)
+    factors = rng.standard_normal((300, 4)).astype(np.float32)
+    eligible = rng.random(300) < 0.7
+    cat = catalog(factors, eligible, tile_items=64)
+    assert np.array_equal(cat.items[cat.places[eligible]], np.flatnonzero(eligible))
+    assert (cat.places[~eligible] == -1).all()
+    norms = np.linalg.norm(factors[cat.items].astype(np.float64), axis=1)
+    assert (np.diff(norms) <= 0).all()
+    assert np.allclose(cat.norms, norms[::64], rtol=1e-12)
+
+
+def test_items_of_one_norm_stay_in_the_order_of_their_positions():
+    lengths = np.random.default_rng(14).integers(1, 4, 1000)
+    cat = catalog(lengths[:, None].astype(np.float32))
+    assert np.array_equal(cat.items, np.lexsort([np.arange(1000), -lengths]))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 3e38])
+def test_users_that_float32_cannot_score_are_refused(value):
+    users = np.array([[1, 1], [1, value]], np.float32)
+    with pytest.raises(ValueError, match="users: a factor is not finite, or scores may exceed float32"):
+        top_k(users, catalog(np.ones((4, 2), np.float32)), 1, np.zeros(3, np.int64), NONE)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_items_whose_factors_are_not_finite_are_refused(value):
+    with pytest.raises(ValueError, match="factors: one of an item's is not finite"):
+        catalog(np.array([[1, 1], [1, value]], np.float32))
+
+
+@pytest.mark.parametrize("item", [-1, 4])
+def test_a_hidden_item_outside_the_catalog_is_refused(item):
+    cat = catalog(np.ones((4, 3), np.float32))
+    with pytest.raises(ValueError, match="not the position of one of the 4 items"):
+        top_k(np.ones((1, 3), np.float32), cat, 1, np.array([0, 1]), np.array([item], np.int32))
+
+
+def test_a_tile_size_that_is_no_power_of_two_is_refused():
+    with pytest.raises(ValueError, match="tile_items: 96 is not a power of two"):
+        catalog(np.ones((4, 3), np.float32), tile_items=96)
