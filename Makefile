@@ -1,7 +1,7 @@
 # `make help` lists the targets. Everything runs from .venv, which `make install` makes and the others ask for.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-cluster lint format zip bench-train clean
+.PHONY: help install demo test test-slow test-cluster lint format zip bench-train bench-topk clean
 
 PYTHON_BIN := .venv/bin/python
 INSTALLED := .venv/.installed
@@ -20,7 +20,8 @@ $(INSTALLED): pyproject.toml deploy/venv.sh deploy/java.sh deploy/delta_jars.py
 	@touch $@
 
 demo: $(INSTALLED)  ## A grocery's year from raw purchases to ranked lists, compared with popularity (2 minutes)
-	@$(PYTHON_BIN) jobs/pipeline.py --config conf/completejourney.yaml --run-id demo --set storage.root=data/demo
+	$(PYTHON_BIN) jobs/pipeline.py --config conf/completejourney.yaml --run-id demo --as-of 2017-12-01 \
+	    --set storage.root=data/demo
 
 test: $(INSTALLED)  ## The fast tests, on real local Spark and Delta
 	@$(PYTHON_BIN) -m pytest
@@ -40,9 +41,19 @@ format: $(INSTALLED)  ## Let ruff format and mend what it can
 	@.venv/bin/ruff format .
 	@.venv/bin/ruff check --fix .
 
+# The package's sources alone, in a fixed order and with a fixed time: the same sources give the same bytes.
+define ZIP
+from pathlib import Path
+from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
+with ZipFile("dist/recsys_spark.zip", "w") as archive:
+    for file in sorted(Path("recsys_spark").rglob("*.py")):
+        archive.writestr(ZipInfo(file.as_posix()), file.read_bytes(), ZIP_DEFLATED)
+endef
+export ZIP
+
 zip: $(INSTALLED)  ## dist/recsys_spark.zip, the package for spark-submit --py-files
-	@mkdir -p dist && rm -f dist/recsys_spark.zip
-	@$(PYTHON_BIN) -m zipfile -c dist/recsys_spark.zip recsys_spark
+	@mkdir -p dist
+	@$(PYTHON_BIN) -c "$$ZIP"
 	@echo dist/recsys_spark.zip
 
 $(BENCH): $(INSTALLED)
@@ -52,6 +63,9 @@ $(BENCH): $(INSTALLED)
 bench-train: $(BENCH)  ## Time an epoch beside implicit and Spark MLlib (10 minutes; writes data/bench-train.json)
 	@env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(PYTHON_BIN) benchmarks/train.py --json data/bench-train.json
 
-clean:  ## Delete .venv, tables and caches
-	rm -rf .venv data dist build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+bench-topk: $(BENCH)  ## Time ranking beside the bare product of the factors (writes data/bench-topk.json)
+	@env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(PYTHON_BIN) benchmarks/topk.py --json data/bench-topk.json
+
+clean:  ## Delete .venv, the demo's tables and caches; other tables under data/ stay
+	rm -rf .venv data/demo dist build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

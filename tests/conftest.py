@@ -17,6 +17,8 @@ TEST_SETTINGS = {
     "spark.default.parallelism": "2",
     "spark.driver.memory": "2g",
     "spark.ui.enabled": "false",
+    # A test session is short: the second compiler and a parallel collector cost more than they bring.
+    "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
 }
 
 

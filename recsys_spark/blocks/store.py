@@ -22,6 +22,7 @@ from pyspark.sql import functions as f
 
 from recsys_spark.blocks.layout import Block, BlockMissingError, open_block, write_block
 from recsys_spark.errors import TryAgainError
+from recsys_spark.workers import settle
 
 _REFERENCE = "block int, path string, n_rows int, n_entries long"
 
@@ -65,6 +66,7 @@ class Blocks:
         shipped = self.references.sparkSession.sparkContext.broadcast(argument)
 
         def batches(references: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+            settle()
             for batch in references:
                 for path in batch.column("path").to_pylist():
                     yield task(open_block(path), shipped.value)
@@ -115,6 +117,7 @@ def build(histories: DataFrame, columns: NDArray[np.int32], n: int) -> Blocks:
         table = pa.Table.from_batches(filled)
         rows, indices, values = (column.to_numpy() for column in table.columns[1:])
         positions = np.searchsorted(shipped.value, indices).astype(np.int32)
+        settle()
         path, n_rows = write_block(_folder(), rows, positions, values, len(shipped.value))
         block = [table.column("block")[0].as_py()]
         yield pa.RecordBatch.from_pydict(
@@ -146,6 +149,7 @@ def _folder() -> Path:
 
 
 def _run(rows: Iterable[Any], task: Task, argument: Any) -> Iterator[tuple[int, Any, bool]]:
+    settle()
     for row in rows:
         try:
             yield row.block, task(open_block(row.path), argument), False

@@ -14,6 +14,7 @@ from threadpoolctl import threadpool_limits
 from recsys_spark.als import kernels
 from recsys_spark.als.passes import Solve
 from recsys_spark.topk.kernels import Catalog, catalog, top_k
+from recsys_spark.workers import settle
 
 Ints = NDArray[np.int32]
 Floats = NDArray[np.float32]
@@ -90,6 +91,7 @@ def recommend(histories: DataFrame, n_rows: int, ranker: Ranker, k: int) -> Data
     )
 
     def lists(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        settle()
         with threadpool_limits(1):
             for chunk in whole_users(batches):
                 yield rank_chunk(chunk, shipped.value, k)

@@ -3,10 +3,11 @@
 import datetime as dt
 import json
 import random
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
 from recsys_spark import runs
@@ -47,7 +48,7 @@ def write_csv(
 
 def configuration(folder: Path, source: Path, **sections: Any) -> Path:
     """Write a configuration for the shop's log; tables go to folder/tables."""
-    whole = {
+    whole: dict[str, Any] = {
         "name": "shop",
         "storage": {"root": str(folder / "tables")},
         "source": {
@@ -55,11 +56,11 @@ def configuration(folder: Path, source: Path, **sections: Any) -> Path:
             "format": "csv",
             "columns": {"user": "customer", "item": "product", "time": "bought_at"},
         },
-        "als": {"rank": 4, "epochs": 6, "alpha0": 0.05, "regularization": 0.001, "min_blocks": 2},
+        "als": {"rank": 2, "epochs": 6, "alpha0": 0.05, "regularization": 0.001, "min_blocks": 2},
         "topk": {"k": 3},
         "evaluation": {"k": [1, 3]},
-        **sections,
-    }
+    } | sections
+    whole |= sections
     path = folder / "shop.yaml"
     path.write_text(yaml.safe_dump(whole), encoding="utf-8")
     return path
@@ -68,15 +69,14 @@ def configuration(folder: Path, source: Path, **sections: Any) -> Path:
 class Job:
     """Runs stages as the command line does and reads the summary off stdout's last line."""
 
-    def __init__(self, capsys: pytest.CaptureFixture[str]):
-        self._capsys = capsys
+    def __init__(self) -> None:
         self.stderr = ""
 
     def __call__(self, config: Path, *arguments: str, stages: tuple[str, ...] = tuple(STAGES)) -> dict[str, Any]:
-        self._capsys.readouterr()
         argv = ["--config", str(config), *arguments]
-        code = runs.main("pipeline", {name: STAGES[name] for name in stages}, "", argv)
-        out, self.stderr = self._capsys.readouterr()
-        summary: dict[str, Any] = json.loads(out.splitlines()[-1])
+        with redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
+            code = runs.main("pipeline", {name: STAGES[name] for name in stages}, "", argv)
+        self.stderr = err.getvalue()
+        summary: dict[str, Any] = json.loads(out.getvalue().splitlines()[-1])
         assert summary["exit_code"] == code
         return summary

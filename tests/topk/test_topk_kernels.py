@@ -143,7 +143,7 @@ def test_a_tie_with_an_item_of_a_later_tile_goes_to_the_lower_position():
 def test_a_score_that_rounding_lifts_to_or_over_the_bound_is_not_pruned(seed):
     rng = np.random.default_rng(seed)
     direction = rng.standard_normal(256)
-    lengths = 1 - rng.permutation(300)[:, None] * 2.0**-26
+    lengths = 1 - rng.permutation(300)[:, None] * 2.0**-30
     factors = (direction * lengths).astype(np.float32)  # parallel to the users: ‖x‖·‖y‖ is the score, but for rounding
     users = (direction * np.array([[1], [1 / 3], [1e-18]])).astype(np.float32)
     every = top_k(users, catalog(factors), 300, np.zeros(4, np.int64), NONE)  # k = n_items: nothing is pruned
