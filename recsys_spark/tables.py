@@ -183,6 +183,25 @@ class Tables:
                     return int(row["version"])
         raise TryAgainError(f"{name}: another writer came first {_TRIES} times; run the job again")
 
+    def append_step(
+        self, name: str, frame: DataFrame, where: Slice, step: int, note: dict[str, Any], partition_by: tuple[str, ...]
+    ) -> None:
+        """Append one step of a growing slice, such as an epoch of a model, in one commit.
+
+        Delta's transaction number (`where`, step) makes a step that is there already a write of nothing.
+        """
+        own = _plain(where)
+        writer = (
+            _conform(frame, SCHEMAS[name], name)
+            .write.format("delta")
+            .mode("append")
+            .option("userMetadata", json.dumps({"slice": own, **note}, sort_keys=True))
+            .option("txnAppId", json.dumps(own, sort_keys=True))
+            .option("txnVersion", step)
+            .partitionBy(*partition_by)
+        )
+        _retry(lambda: writer.save(self.path(name)), name)
+
     def delete(self, name: str, condition: str) -> None:
         """Delete the rows that satisfy a condition."""
         _retry(lambda: DeltaTable.forPath(self.spark, self.path(name)).delete(condition), name)

@@ -71,33 +71,36 @@ def per_user(
     )
 
 
-def means(per_user: DataFrame) -> dict[str, float]:
-    """Return the mean of each metric over the users who have it, by name: {} where there are none.
+def means(per_user: DataFrame) -> dict[str, dict[str, float]]:
+    """Return each model's mean of each metric over the users who have it: {model: {metric: mean}}.
 
-    per_user: metrics map<string, double> with values in [0, 1], one row a user. The sums are exact integers,
-    so the same rows give the same bytes in whatever order and partitions they come.
+    per_user: model string, metrics map<string, double> with values in [0, 1], one row a model and user. The sums
+    are exact integers, so the same rows give the same bytes in whatever order and partitions they come.
     """
     fixed = f.rint(f.col("value") * float(2**_FRACTION_BITS)).cast("bigint")
     # Explode is the outer one: for the inner, Spark infers a filter that computes the whole map once more.
     sums = (
-        per_user.select(f.explode_outer("metrics").alias("metric", "value"))
+        per_user.select("model", f.explode_outer("metrics").alias("metric", "value"))
         .where(f.col("metric").isNotNull())
-        .select("metric", fixed.alias("fixed"))
-        .groupBy("metric")
+        .select("model", "metric", fixed.alias("fixed"))
+        .groupBy("model", "metric")
         .agg(
             f.count("*").alias("users"),
             f.sum(f.shiftright("fixed", _LOW_BITS)).alias("high"),
             f.sum(f.col("fixed").bitwiseAND(2**_LOW_BITS - 1)).alias("low"),
         )
     )
-    rows = sorted(sums.collect(), key=lambda row: str(row.metric))
-    return {row.metric: ((row.high << _LOW_BITS) + row.low) / (row.users << _FRACTION_BITS) for row in rows}
+    found: dict[str, dict[str, float]] = {}
+    for row in sorted(sums.collect(), key=lambda row: (row.model, row.metric)):
+        mean = ((row.high << _LOW_BITS) + row.low) / (row.users << _FRACTION_BITS)
+        found.setdefault(row.model, {})[row.metric] = mean
+    return found
 
 
-def coverage(lists: DataFrame, n_items: int, ks: Sequence[int]) -> dict[str, float]:
-    """Return `coverage@k` for each of ks: the share of the catalogue that stands in some list's first k.
+def coverage(lists: DataFrame, n_items: int, ks: Sequence[int]) -> dict[str, dict[str, float]]:
+    """Return each model's `coverage@k`: the share of the catalogue that stands in some list's first k.
 
-    lists:   items array<struct<item_id string, …>> in rank order.
+    lists:   model string, items array<struct<item_id string, …>> in rank order.
     n_items: size of the catalogue that the lists were drawn from.
 
     Raises ValueError where n_items is below 1, or ks is empty or has one below 1.
@@ -106,12 +109,13 @@ def coverage(lists: DataFrame, n_items: int, ks: Sequence[int]) -> dict[str, flo
     if n_items < 1:
         raise ValueError(f"n_items: {n_items} is not ≥ 1; coverage is a share of the catalogue")
     best = (
-        lists.select(f.posexplode(_first_items(ks[-1])).alias("offset", ITEM_ID))
-        .groupBy(ITEM_ID)
+        lists.select("model", f.posexplode_outer(_first_items(ks[-1])).alias("offset", ITEM_ID))
+        .groupBy("model", ITEM_ID)
         .agg(f.min("offset").alias("offset"))
     )
-    (shown,) = best.agg(*(f.count_if(f.col("offset") < k).alias(f"coverage@{k}") for k in ks)).collect()
-    return {name: count / n_items for name, count in shown.asDict().items()}
+    names = {f"coverage@{k}": f.count_if(f.col("offset") < k) for k in ks}
+    shown = best.groupBy("model").agg(*(count.alias(name) for name, count in names.items())).collect()
+    return {row["model"]: {name: row[name] / n_items for name in names} for row in shown}
 
 
 def _checked(ks: Sequence[int]) -> list[int]:

@@ -1,5 +1,7 @@
 """gold.recommendations against what happened from as_of on: gold.metrics, beside popularity on the same users."""
 
+from functools import reduce
+
 from pyspark import StorageLevel
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as f
@@ -31,20 +33,28 @@ def evaluate(run: Run) -> None:
         run.say(f"warning: evaluation.k = {max(settings.k)} is longer than the lists of topk.k = {run.config.topk.k}")
     lists = _all_lists(run, past, relevant, model["model_id"])
     n_items = run.tables.read_slice("gold.item_features", {"as_of": run.as_of}).count()
-    rows = None
-    for name, ranked in lists.items():
-        ranked = ranked.persist(StorageLevel.MEMORY_AND_DISK)
-        users = metrics.per_user(ranked, relevant, settings.k, settings.recall_divides_by).persist()
-        run.metrics[name] = {**metrics.means(users), **metrics.coverage(ranked, n_items, settings.k)}
-        users = users.withColumn("model", f.lit(name))
-        rows = users if rows is None else rows.unionByName(users)
-    assert rows is not None
+    users = reduce(
+        DataFrame.unionByName,
+        (
+            metrics.per_user(ranked, relevant, settings.k, settings.recall_divides_by).withColumn("model", f.lit(name))
+            for name, ranked in lists.items()
+        ),
+    )
     rows = (
-        rows.withColumn("run_id", f.lit(run.run_id))
+        users.withColumn("run_id", f.lit(run.run_id))
         .withColumn("model_id", f.lit(model["model_id"]))
         .withColumn("as_of", as_timestamp(run.as_of))
     )
-    run.outputs["gold.metrics"] = run.tables.write_slice("gold.metrics", rows, {"run_id": run.run_id}).version
+    where = {"run_id": run.run_id}
+    with run.doing("comparing"):
+        commit = run.tables.write_slice("gold.metrics", rows, where)
+        run.metrics = metrics.means(run.tables.read_slice("gold.metrics", where, commit.version))
+        shown = (ranked.withColumn("model", f.lit(name)) for name, ranked in lists.items())
+        for name, values in metrics.coverage(reduce(DataFrame.unionByName, shown), n_items, settings.k).items():
+            run.metrics[name] |= values
+    for frame in (relevant, *lists.values()):
+        frame.unpersist()
+    run.outputs["gold.metrics"] = commit.version
     run.counts["evaluated_users"] = n_users
     run.console.print(comparison(run, n_users))
 
@@ -73,10 +83,10 @@ def _all_lists(run: Run, past: DataFrame, relevant: DataFrame, model_id: str) ->
     k = run.config.topk.k
     served = run.tables.read_slice("gold.recommendations", {"model_id": model_id, "as_of": run.as_of})
     fallback = scorer.recommend(nothing, n_rows, popularity_ranker(run, run.config.topk.fallback), k)
-    lists = {"als": served.select("user_id", "items").unionByName(fallback.select("user_id", "items"))}
+    lists = {"als": served.unionByName(fallback, allowMissingColumns=True)}
     for name in ("popularity", "popularity_decayed"):
-        lists[name] = scorer.recommend(histories, n_rows, popularity_ranker(run, name), k).select("user_id", "items")
-    return lists
+        lists[name] = scorer.recommend(histories, n_rows, popularity_ranker(run, name), k)
+    return {name: ranked.select("user_id", "items").persist() for name, ranked in lists.items()}
 
 
 def comparison(run: Run, n_users: int) -> Table:

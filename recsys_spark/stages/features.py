@@ -46,10 +46,12 @@ def build_features(run: Run) -> None:
         ("gold.item_ids", "item_id", "item_index"),
     ):
         run.outputs[name] = _extend(run, name, pairs, column, index)
-    kept = with_core(run, pairs, n_pairs).drop("recent").withColumn("as_of", as_timestamp(run.as_of))
+    marked = with_core(run, pairs, n_pairs)
+    kept = marked.drop("recent").withColumn("as_of", as_timestamp(run.as_of))
     features = interactions.item_features(pairs).withColumn("as_of", as_timestamp(run.as_of))
     for name, frame in zip(names, (kept, features), strict=False):
         run.outputs[name] = run.tables.write_slice(name, frame, where, note, ("as_of",)).version
+    marked.unpersist()
     pairs.unpersist()
     run.say(f"features: {n_pairs:,} pairs of user and item as of {run.as_of}")
 

@@ -64,6 +64,7 @@ def train_als(run: Run) -> None:
         _save_items(run, blocks, factors, objective, note)
     blocks.close()
     _clean(run, data)
+    run.outputs |= {table: run.tables.version(table) for table in {_STATE[data.moving], "gold.item_factors"}}
     _register(run, inputs, data, epochs, note)
     run.say(f"training: {len(epochs)} epochs over {blocks.n_entries:,} interactions, {data.moving} move")
 
@@ -196,10 +197,9 @@ def _save(run: Run, data: _TrainingData, epoch: Epoch, note: dict[str, object]) 
 
 
 def _write_factors(run: Run, table: str, frame: DataFrame, epoch: int, note: dict[str, object]) -> None:
-    where = {"model_id": run.run_id, "epoch": epoch}
     whole = frame.withColumn("model_id", f.lit(run.run_id)).withColumn("epoch", f.lit(epoch))
-    commit = run.tables.write_slice(table, whole, where, note, ("model_id", "epoch"))
-    run.outputs[table] = commit.version
+    where, parts = {"model_id": run.run_id}, ("model_id", "epoch")
+    run.tables.append_step(table, whole, where, epoch, note, parts)
 
 
 def _save_items(
@@ -226,7 +226,6 @@ def _clean(run: Run, data: _TrainingData) -> None:
     if doomed:
         table = _STATE[data.moving]
         run.tables.delete(table, f"model_id = '{run.run_id}' AND epoch IN ({doomed})")
-        run.outputs[table] = run.tables.version(table)
 
 
 def _register(

@@ -81,7 +81,11 @@ def random_case(seed: int, users: int = 60, catalogue: int = 40) -> tuple[Lists,
 def metric_frame(spark: SparkSession, values: Sequence[float], partitions: int) -> DataFrame:
     rows = [(f"u{number}", 1, {"ndcg@10": value}) for number, value in enumerate(values)]
     frame = spark.createDataFrame(rows, "user_id string, relevant int, metrics map<string, double>")
-    return frame.repartition(partitions)
+    return of_model(frame.repartition(partitions))
+
+
+def of_model(frame: DataFrame) -> DataFrame:
+    return frame.withColumn("model", f.lit("m"))
 
 
 @pytest.mark.usefixtures("ansi")
@@ -243,7 +247,7 @@ def test_means_count_users_without_a_list_as_zero(spark: SparkSession) -> None:
         wanted_frame(spark, {"first": {"a"}, "second": {"a"}, "unlisted": {"a"}}),
         [2],
     )
-    assert metrics.means(frame) == pytest.approx(
+    assert metrics.means(of_model(frame))["m"] == pytest.approx(
         {
             "recall@2": (1 + 1 + 0) / 3,
             "precision@2": (1 / 2 + 1 / 2 + 0) / 3,
@@ -263,12 +267,12 @@ def test_means_are_the_exact_sum_rounded_once_whatever_the_partitioning(spark: S
     naive = {sum(values[:at]) + sum(values[at:]) for at in range(1, 3_000, 100)}
     assert len(naive) > 1, "these values would not show a sum that depends on the partitioning"
     for partitions, ordered in ((1, values), (2, values[::-1]), (7, sorted(values))):
-        assert metrics.means(metric_frame(spark, ordered, partitions)) == {"ndcg@10": exact}
+        assert metrics.means(metric_frame(spark, ordered, partitions)) == {"m": {"ndcg@10": exact}}
 
 
 def test_means_of_values_below_one_in_256_are_rounded_no_worse_than_a_double(spark: SparkSession) -> None:
     values = [1 / 10_007, 1 / 1_000_003, 0.0, 1.0]
-    mean = metrics.means(metric_frame(spark, values, 2))["ndcg@10"]
+    mean = metrics.means(metric_frame(spark, values, 2))["m"]["ndcg@10"]
     assert abs(Fraction(mean) - sum(map(Fraction, values)) / 4) <= Fraction(1, 2**54)
 
 
@@ -279,7 +283,7 @@ def test_means_of_nobody_are_empty(spark: SparkSession) -> None:
 @pytest.mark.usefixtures("ansi")
 def test_coverage_is_the_share_of_the_catalogue_within_the_first_k_of_some_list(spark: SparkSession) -> None:
     lists: Lists = {"u": ["a", "b", "c"], "v": ["b", "a", "d", "e"], "w": [], "n": None}
-    assert metrics.coverage(lists_frame(spark, lists), 8, [1, 2, 3, 10]) == {
+    assert metrics.coverage(of_model(lists_frame(spark, lists)), 8, [1, 2, 3, 10])["m"] == {
         "coverage@1": len({"a", "b"}) / 8,
         "coverage@2": len({"a", "b"}) / 8,
         "coverage@3": len({"a", "b", "c", "d"}) / 8,
@@ -288,7 +292,7 @@ def test_coverage_is_the_share_of_the_catalogue_within_the_first_k_of_some_list(
 
 
 def test_coverage_without_lists_is_zero_and_of_no_catalogue_is_refused(spark: SparkSession) -> None:
-    nobody = lists_frame(spark, {"u": []})
-    assert metrics.coverage(nobody, 5, [10]) == {"coverage@10": 0.0}
+    nobody = of_model(lists_frame(spark, {"u": []}))
+    assert metrics.coverage(nobody, 5, [10]) == {"m": {"coverage@10": 0.0}}
     with pytest.raises(ValueError, match=r"^n_items: 0 is not ≥ 1"):
         metrics.coverage(nobody, 0, [10])
