@@ -27,5 +27,6 @@ if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
     fi
 fi
 
-[ -x "$folder/bin/python" ] || "$python" -m venv "$folder"
-"$folder/bin/python" -m pip install --quiet --disable-pip-version-check --editable ".[$extras]"
+# A folder without pip is what an interrupted attempt left.
+"$folder/bin/python" -m pip --version >/dev/null 2>&1 || "$python" -m venv --clear "$folder"
+"$folder/bin/python" -m pip install -qq --disable-pip-version-check --editable ".[$extras]"  # -qq: errors only

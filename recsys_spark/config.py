@@ -23,13 +23,18 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 def _duration(value: Any) -> Any:
     """Read `36h`, `31d`, `90m` or `10s`; a bare number means days."""
+    if isinstance(value, bool) or value in (float("inf"), float("-inf")):
+        raise ValueError("a duration is a number of days, or a number with s, m, h or d behind it")
     if isinstance(value, str) and not value.startswith("P"):  # P28D is how pydantic itself writes one
         match = re.fullmatch(r"\s*([0-9.]+)\s*([smhd])\s*", value)
         if not match:
             raise ValueError("a duration is a number with s, m, h or d behind it, such as 36h or 31d")
-        return dt.timedelta(seconds=float(match[1]) * _UNITS[match[2]])
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return dt.timedelta(days=value)
+        value = float(match[1]) * _UNITS[match[2]] / 86400
+    if isinstance(value, int | float):
+        try:
+            return dt.timedelta(days=value)
+        except OverflowError as error:
+            raise ValueError("is longer than a calendar") from error
     return value
 
 
@@ -39,7 +44,7 @@ def _positive(value: dt.timedelta) -> dt.timedelta:
     return value
 
 
-def utc(value: Any) -> Any:
+def utc(value: Any) -> dt.datetime:
     """Read an ISO time; without a zone it is UTC.
 
     >>> utc("2011-11-01")
@@ -52,9 +57,16 @@ def utc(value: Any) -> Any:
             raise ValueError("a time is ISO 8601, such as 2011-11-01 or 2011-11-01T06:00:00+01:00") from error
     elif isinstance(value, dt.date) and not isinstance(value, dt.datetime):
         value = dt.datetime(value.year, value.month, value.day)
-    if isinstance(value, dt.datetime):
+    if not isinstance(value, dt.datetime):
+        raise ValueError("a time is ISO 8601, such as 2011-11-01 or 2011-11-01T06:00:00+01:00")
+    try:
         return value.astimezone(dt.UTC) if value.tzinfo else value.replace(tzinfo=dt.UTC)
-    return value
+    except OverflowError as error:
+        raise ValueError("is beyond the calendar") from error
+
+
+def _ascending(values: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(sorted(set(values)))
 
 
 def _as_list(value: Any) -> Any:
@@ -63,17 +75,24 @@ def _as_list(value: Any) -> Any:
 
 Duration = Annotated[dt.timedelta, BeforeValidator(_duration), AfterValidator(_positive)]
 Time = Annotated[dt.datetime, BeforeValidator(utc)]
-Paths = Annotated[tuple[str, ...], BeforeValidator(_as_list), Field(min_length=1)]
+Filled = Annotated[str, Field(min_length=1)]
+Paths = Annotated[tuple[Filled, ...], BeforeValidator(_as_list), Field(min_length=1)]
+Lengths = Annotated[
+    tuple[Annotated[int, Field(ge=1, le=10_000)], ...],
+    BeforeValidator(_as_list),
+    AfterValidator(_ascending),
+    Field(min_length=1),
+]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class Storage(_Section):
     """Where the tables lie."""
 
-    root: str = "data"
+    root: Filled = "data"
     """Folder or URL (HDFS, S3, ABFS) under which every table lies as `layer/table`."""
 
 
@@ -210,7 +229,7 @@ class TopK(_Section):
 class Evaluation(_Section):
     """What is measured, on which events."""
 
-    k: Annotated[tuple[int, ...], BeforeValidator(_as_list)] = (10,)
+    k: Lengths = (10,)
     """List lengths at which metrics are computed."""
     horizon: Duration | None = None
     """How long after as_of events count; without it, to the end of the log."""
@@ -263,7 +282,7 @@ def load(path: str, overrides: list[str] | tuple[str, ...] = ()) -> Config:
         raise ConfigError(f"{path}: no such configuration file; conf/ has examples") from error
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: a configuration is a mapping of keys to values")
@@ -271,7 +290,11 @@ def load(path: str, overrides: list[str] | tuple[str, ...] = ()) -> Config:
         key, equals, value = override.partition("=")
         if not equals or not key.strip():
             raise UsageError(f"--set {override}: write it as key=value, such as --set als.rank=64")
-        _set(raw, key.strip().split("."), yaml.safe_load(value) if value else None, override)
+        try:
+            parsed = yaml.safe_load(value) if value else None
+        except (yaml.YAMLError, ValueError) as error:
+            raise UsageError(f"--set {override}: {value!r} is not a YAML value; quote what is text") from error
+        _set(raw, key.strip().split("."), parsed, override)
     try:
         return Config.model_validate(raw)
     except ValidationError as error:

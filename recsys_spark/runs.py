@@ -14,13 +14,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
+from pyspark.errors import PySparkRuntimeError
 from pyspark.sql import SparkSession
 from rich.console import Console
 from rich.status import Status
 
 from recsys_spark import config as configuration
-from recsys_spark.errors import DataError, JobError, TryAgainError, UsageError
-from recsys_spark.session import spark_session
+from recsys_spark.errors import DataError, DependencyError, JobError, TryAgainError, UsageError
+from recsys_spark.session import DELTA_PACKAGE, has_delta, spark_session
 from recsys_spark.tables import Tables
 
 Stage = Callable[["Run"], None]
@@ -81,7 +82,13 @@ def _parse(job: str, about: str, argv: Sequence[str] | None) -> argparse.Namespa
     return arguments.parse_args(argv)
 
 
-def main(job: str, stages: Mapping[str, Stage], about: str, argv: Sequence[str] | None = None) -> int:
+def main(
+    job: str,
+    stages: Mapping[str, Stage],
+    about: str,
+    argv: Sequence[str] | None = None,
+    finish: Stage | None = None,
+) -> int:
     """Run stages one after another in one Spark session and return the exit code.
 
     stdout's last line is one JSON object; logs, progress and errors go to stderr.
@@ -106,6 +113,8 @@ def main(job: str, stages: Mapping[str, Stage], about: str, argv: Sequence[str] 
             run.spark.sparkContext.setJobGroup(f"{run_id}/{name}", name)
             stage(run)
             run.seconds[name] = round(time.perf_counter() - started, 3)
+        if finish is not None:
+            finish(run)
     except SystemExit as end:  # --help
         return int(end.code or 0)
     except KeyboardInterrupt:
@@ -125,7 +134,14 @@ def main(job: str, stages: Mapping[str, Stage], about: str, argv: Sequence[str] 
 def _start(job: str, config: configuration.Config, run_id: str, as_of: dt.datetime | None, console: Console) -> Run:
     started = time.perf_counter()
     with console.status("starting Spark"):
-        spark = spark_session(f"recsys {job} {run_id}")
+        try:
+            spark = spark_session(f"recsys {job} {run_id}")
+        except PySparkRuntimeError as error:
+            if error.getCondition() == "JAVA_GATEWAY_EXITED":
+                raise DependencyError("no Java of 17 or newer starts: run deploy/java.sh or set JAVA_HOME") from error
+            raise
+        if not has_delta(spark):
+            raise DependencyError(f"this session lacks Delta: add --packages {DELTA_PACKAGE} to the command")
         tables = Tables(spark, config.storage.root)
         tables.check_root()
     run = Run(spark, config, tables, run_id, as_of, console)

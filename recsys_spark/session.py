@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pyspark
+from py4j.java_gateway import JavaClass
 from pyspark.sql import SparkSession
 
 DELTA_PACKAGE = "io.delta:delta-spark_4.2_2.13:4.4.0"
@@ -67,6 +68,11 @@ def spark_session(name: str, master: str | None = None, settings: dict[str, str]
         session.conf.set(key, value)
     session.sparkContext.setLogLevel("ERROR")
     return session
+
+
+def has_delta(session: SparkSession) -> bool:
+    """Whether Delta's classes are there in a running session."""
+    return isinstance(session.sparkContext._jvm.io.delta.tables.DeltaTable, JavaClass)  # type: ignore[union-attr]
 
 
 def delta_is_bundled() -> bool:

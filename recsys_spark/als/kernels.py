@@ -12,7 +12,7 @@ Ints = NDArray[np.int32]
 Floats = NDArray[np.float32]
 
 
-@numba.njit(fastmath=True, nogil=True, cache=True)
+@numba.njit(fastmath=True, error_model="numpy", nogil=True, cache=True)
 def solve_rows(
     offsets: Ints,
     columns: Ints,
@@ -91,7 +91,7 @@ def solve_rows(
             x[j] *= scale[j]
 
 
-@numba.njit(fastmath=True, nogil=True, cache=True)
+@numba.njit(fastmath=True, error_model="numpy", nogil=True, cache=True)
 def add_residuals(
     runs: Ints,
     starts: Ints,
@@ -120,7 +120,7 @@ def add_residuals(
     return loss
 
 
-@numba.njit(fastmath=True, nogil=True, cache=True)
+@numba.njit(fastmath=True, error_model="numpy", nogil=True, cache=True)
 def add_products(
     runs: Ints,
     starts: Ints,

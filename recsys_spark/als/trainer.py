@@ -63,8 +63,6 @@ def train(blocks: Blocks, factors: Floats, objective: Ials, settings: Settings, 
             return _epoch(blocks, factors, objective, reg, settings, number, label)
 
         factors, loss, jobs = blocks.repeat(one)
-        if not np.isfinite(loss):
-            raise DataError(f"{label}: the objective is {loss}; raise als.regularization or look at the weights")
         yield Epoch(number, factors, loss, time.perf_counter() - started, jobs)
 
 
@@ -82,6 +80,8 @@ def _epoch(
     parts: list[Solved] = blocks.run(rows_pass, (solve, number), f"{label}: rows")
     gram = np.sum([part.gram for part in parts], axis=0)
     loss = sum(part.loss for part in parts)
+    if not np.isfinite(loss):
+        raise DataError(f"{label}: the objective is {loss}; raise als.regularization or look at the weights")
     # Σ_all s² = tr(XᵀX·YᵀY), and YᵀY is diagonal in this basis.
     loss += objective.alpha0 * float(np.diag(gram) @ solve.eigenvalues)
     loss += float(reg @ np.einsum("ij,ij->i", solve.others, solve.others, dtype=np.float64))

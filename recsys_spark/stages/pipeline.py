@@ -1,11 +1,19 @@
 """All jobs one after another in one Spark session: from raw files to ranked lists and their comparison."""
 
+from recsys_spark.runs import Run
 from recsys_spark.runs import main as run_job
 from recsys_spark.stages.evaluate import evaluate
 from recsys_spark.stages.features import build_features
 from recsys_spark.stages.ingest import ingest
 from recsys_spark.stages.score import score_topk
 from recsys_spark.stages.train import train_als
+
+
+def report_place(run: Run) -> None:
+    """Say where the tables are and where the time went."""
+    took = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in run.seconds.items())
+    run.say(f"tables: {run.tables.root}/{{bronze,silver,gold}}/…   time: {took}")
+
 
 STAGES = {
     "ingest": ingest,
@@ -18,4 +26,4 @@ STAGES = {
 
 def main() -> int:
     """Run the job from the command line."""
-    return run_job("pipeline", STAGES, __doc__ or "")
+    return run_job("pipeline", STAGES, __doc__ or "", finish=report_place)

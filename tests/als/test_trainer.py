@@ -78,7 +78,7 @@ def test_either_side_may_move(spark: SparkSession) -> None:
     objectives = []
     for matrix in (weights, weights.T.tocsr()):
         blocks = blocks_of(spark, matrix)
-        objectives.append(trained(blocks, epochs=40)[-1].objective)
+        objectives.append(trained(blocks, rank=2, epochs=30)[-1].objective)
         blocks.close()
     assert objectives[0] == pytest.approx(objectives[1], rel=1e-3)
 

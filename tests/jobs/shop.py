@@ -46,13 +46,13 @@ def write_csv(
     return path
 
 
-def configuration(folder: Path, source: Path, **sections: Any) -> Path:
+def configuration(folder: Path, log: Path, **sections: Any) -> Path:
     """Write a configuration for the shop's log; tables go to folder/tables."""
     whole: dict[str, Any] = {
         "name": "shop",
         "storage": {"root": str(folder / "tables")},
         "source": {
-            "path": str(source),
+            "path": str(log),
             "format": "csv",
             "columns": {"user": "customer", "item": "product", "time": "bought_at"},
         },
@@ -60,7 +60,6 @@ def configuration(folder: Path, source: Path, **sections: Any) -> Path:
         "topk": {"k": 3},
         "evaluation": {"k": [1, 3]},
     } | sections
-    whole |= sections
     path = folder / "shop.yaml"
     path.write_text(yaml.safe_dump(whole), encoding="utf-8")
     return path

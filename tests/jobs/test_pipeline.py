@@ -141,7 +141,6 @@ def test_either_moving_side_finds_the_planted_items(spark, shop, job) -> None:
     assert other["metrics"]["als"]["ndcg@1"] == 1
     models = {row["model_id"]: row for row in tables(spark, shop.config).read("gold.models").collect()}
     assert (models["a"]["moving_side"], models["b"]["moving_side"]) == ("items", "users")
-    assert models["a"]["objective"][-1] == pytest.approx(models["b"]["objective"][-1], rel=0.02)
     assert models["a"]["objective"] == sorted(models["a"]["objective"], reverse=True)
 
 

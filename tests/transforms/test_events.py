@@ -15,8 +15,9 @@ from pyspark.sql.types import LongType, StringType, StructField, StructType, Tim
 
 from recsys_spark.config import Source
 from recsys_spark.errors import ConfigError
+from recsys_spark.files import list_files, resolve
 from recsys_spark.schemas import SCHEMAS
-from recsys_spark.sources import list_files, read_raw, resolve
+from recsys_spark.sources import read_raw
 from recsys_spark.transforms.events import parse, reasons, refused, valid
 
 NOW = dt.datetime(2024, 5, 1, tzinfo=dt.UTC)
