@@ -53,7 +53,7 @@ def build_features(run: Run) -> None:
         run.outputs[name] = run.tables.write_slice(name, frame, where, note, ("as_of",)).version
     marked.unpersist()
     pairs.unpersist()
-    run.say(f"features: {n_pairs:,} pairs of user and item as of {run.as_of}")
+    run.say(f"features: {n_pairs:,} pairs of user and item" + (f" as of {run.as_of}" if run.as_of else ""))
 
 
 def as_timestamp(moment: dt.datetime | None) -> Column:
