@@ -1,7 +1,7 @@
 # `make help` lists the targets. Everything runs from .venv, which `make install` makes and the others ask for.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-cluster lint format zip bench-train bench-topk clean
+.PHONY: help install demo test test-slow test-cluster lint format zip bench-train docs clean
 
 PYTHON_BIN := .venv/bin/python
 INSTALLED := .venv/.installed
@@ -63,8 +63,8 @@ $(BENCH): $(INSTALLED)
 bench-train: $(BENCH)  ## Time an epoch beside implicit and Spark MLlib (10 minutes; writes data/bench-train.json)
 	@env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(PYTHON_BIN) benchmarks/train.py --json data/bench-train.json
 
-bench-topk: $(BENCH)  ## Time ranking beside the bare product of the factors (writes data/bench-topk.json)
-	@env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(PYTHON_BIN) benchmarks/topk.py --json data/bench-topk.json
+docs: $(INSTALLED)  ## Write docs/configuration.md from the models
+	@$(PYTHON_BIN) -c 'from recsys_spark.config_page import reference; print(reference(), end="")' > docs/configuration.md
 
 clean:  ## Delete .venv, the demo's tables and caches; other tables under data/ stay
 	rm -rf .venv data/demo dist build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from recsys_spark.config import Config, load
+from recsys_spark.config_page import reference
 from recsys_spark.errors import (
     ConfigError,
     DataError,
@@ -250,3 +251,8 @@ def test_every_kind_of_error_has_the_exit_code_that_an_orchestrator_expects() ->
     assert {kind.status: kind.exit_code for kind in kinds} == {
         "usage": 64, "bad_data": 65, "unavailable": 69, "internal": 70, "try_again": 75, "bad_config": 78,
     }  # fmt: skip
+
+
+def test_the_page_of_configuration_keys_is_that_of_the_models() -> None:
+    page = Path(__file__).parents[1] / "docs" / "configuration.md"
+    assert page.read_text(encoding="utf-8") == reference(), "make docs writes it anew"
