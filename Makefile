@@ -61,7 +61,7 @@ $(BENCH): $(INSTALLED)
 	@touch $@
 
 bench-train: $(BENCH)  ## Time an epoch beside implicit and Spark MLlib (10 minutes; writes data/bench-train.json)
-	@env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(PYTHON_BIN) benchmarks/train.py --json data/bench-train.json
+	@env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(PYTHON_BIN) -m benchmarks.train --json data/bench-train.json
 
 docs: $(INSTALLED)  ## Write docs/configuration.md from the models
 	@$(PYTHON_BIN) -c 'from recsys_spark.config_page import reference; print(reference(), end="")' > docs/configuration.md

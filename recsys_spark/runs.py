@@ -7,17 +7,19 @@ import logging
 import re
 import signal
 import sys
+import threading
 import time
 import traceback
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
+from pyspark import Accumulator
 from pyspark.errors import PySparkRuntimeError
 from pyspark.sql import SparkSession
 from rich.console import Console
-from rich.status import Status
 
 from recsys_spark import config as configuration
 from recsys_spark.errors import DataError, DependencyError, JobError, TryAgainError, UsageError
@@ -61,9 +63,26 @@ class Run:
                 raise DataError(f"{self.tables.path('silver.interactions')}: no such table; run build_features first")
             self.as_of = configuration.utc(newest.note["slice"]["as_of"])
 
-    def doing(self, text: str) -> Status:
-        """Show a spinner with a text while a with-block works; nothing where stderr is no terminal."""
-        return self.console.status(text)
+    @contextmanager
+    def doing(self, text: str, counter: Accumulator[int] | None = None) -> Iterator[None]:
+        """Show a spinner with a text, and how far a counter is, while a with-block works.
+
+        Nothing is shown where stderr is no terminal.
+        """
+        ended = threading.Event()
+        with self.console.status(text) as status:
+
+            def watch() -> None:
+                while counter is not None and not ended.wait(0.5):
+                    status.update(f"{text}: {counter.value:,} users")
+
+            watcher = threading.Thread(target=watch, daemon=True)
+            if self.console.is_terminal:
+                watcher.start()
+            try:
+                yield
+            finally:
+                ended.set()
 
 
 class _Arguments(argparse.ArgumentParser):

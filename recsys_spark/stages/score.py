@@ -34,10 +34,11 @@ def score_topk(run: Run) -> None:
         run.say(f"scoring: the lists of model {model['model_id']} as of {run.as_of} are there already")
         return
     ranker = model_ranker(run, model)
+    counter = run.spark.sparkContext.accumulator(0)
     pairs = run.tables.read_slice("silver.interactions", {"as_of": run.as_of}, histories.version)
-    lists = scorer.recommend(indexed(run, pairs), pairs.count(), ranker, run.config.topk.k)
+    lists = scorer.recommend(indexed(run, pairs), pairs.count(), ranker, run.config.topk.k, counter)
     lists = lists.withColumn("model_id", f.lit(model["model_id"])).withColumn("as_of", as_timestamp(run.as_of))
-    with run.doing("ranking"):
+    with run.doing("ranking", counter):
         commit = run.tables.write_slice("gold.recommendations", lists, where, note, ("model_id", "as_of"))
     run.outputs["gold.recommendations"] = commit.version
     written = run.tables.read_slice("gold.recommendations", where, commit.version).groupBy("source").count().collect()

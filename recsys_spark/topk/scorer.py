@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
+from pyspark import Accumulator
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as f
 from threadpoolctl import threadpool_limits
@@ -75,12 +76,14 @@ def with_model(ranker: Ranker, items: Ints, solve: Solve) -> Ranker:
     return Ranker(ranker.item_ids, ranker.popular, model, solve, hide_seen=ranker.hide_seen)
 
 
-def recommend(histories: DataFrame, n_rows: int, ranker: Ranker, k: int) -> DataFrame:
+def recommend(
+    histories: DataFrame, n_rows: int, ranker: Ranker, k: int, counter: Accumulator[int] | None = None
+) -> DataFrame:
     """Return (user_id, items, source): for every user of the histories the k best items, best first.
 
     histories: user_id string, item_index int (null where the user or item is without), weight double; any order.
-    n_rows, about how many they are, decides the partitions, and so nothing of the result. Everyone gets
-    min(k, items left) items.
+    n_rows, about how many they are, decides the partitions, and so nothing of the result. counter is told of
+    users as they are ranked. Everyone gets min(k, items left) items.
     """
     shipped = histories.sparkSession.sparkContext.broadcast(ranker)
     partitions = max(8, -(-n_rows // _ROWS_A_PARTITION))
@@ -94,7 +97,10 @@ def recommend(histories: DataFrame, n_rows: int, ranker: Ranker, k: int) -> Data
         settle()
         with threadpool_limits(1):
             for chunk in whole_users(batches):
-                yield rank_chunk(chunk, shipped.value, k)
+                ranked = rank_chunk(chunk, shipped.value, k)
+                if counter is not None:
+                    counter.add(ranked.num_rows)
+                yield ranked
 
     return ordered.mapInArrow(lists, SCHEMA)
 
