@@ -1,7 +1,7 @@
 """Solve and rank in one pass: from histories to every user's list, by a model or by popularity."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -53,12 +53,16 @@ class Ranker:
 
     item_ids (n_dictionary,) by dictionary index. `solve` gives a user's factors from the history over the
     items of `model`; whoever has none of them, or everyone where there is no model, gets the most popular.
+    `rest` are the popular items that the model does not know: they fill the lists of users who have seen
+    almost all that it knows, without a score.
     """
 
     item_ids: pa.Array
     popular: Ranked
+    popularity: Floats
     model: Ranked | None = None
     solve: Solve | None = None
+    rest: Ranked | None = None
     name: str = "als"
     hide_seen: bool = True
 
@@ -67,13 +71,15 @@ def popularity_ranker(item_ids: pa.Array, popularity: Floats, hide_seen: bool = 
     """Rank by popularity (n_dictionary,) alone: a model of rank 1 in which every user's factor is 1."""
     items = np.flatnonzero(popularity > 0).astype(np.int32)
     popular = Ranked.of(items, popularity[items, None].astype(np.float32), len(popularity))
-    return Ranker(item_ids, popular, hide_seen=hide_seen)
+    return Ranker(item_ids, popular, popularity[items].astype(np.float32), hide_seen=hide_seen)
 
 
 def with_model(ranker: Ranker, items: Ints, solve: Solve) -> Ranker:
     """Return a ranker that serves a model's items (n,) with factors solve.others (n, rank), popularity behind it."""
     model = Ranked.of(items, solve.others, len(ranker.item_ids))
-    return Ranker(ranker.item_ids, ranker.popular, model, solve, hide_seen=ranker.hide_seen)
+    outside = ~np.isin(ranker.popular.items, items)
+    rest = Ranked.of(ranker.popular.items[outside], ranker.popularity[outside, None], len(ranker.item_ids))
+    return replace(ranker, model=model, solve=solve, rest=rest)
 
 
 def recommend(
@@ -138,7 +144,15 @@ def rank_chunk(table: pa.Table, ranker: Ranker, k: int) -> pa.RecordBatch:
     if ranker.model is not None and ranker.solve is not None:
         factors, history, columns = _fold_in(offsets, indices, weights, ranker.model, ranker.solve)
         served = np.diff(history) > 0
-        lists.append(_lists(factors[served], ranker.model, ranker, *_hidden(history, columns, served, ranker), k))
+        found = _lists(factors[served], ranker.model, ranker, *_hidden(history, columns, served, ranker), k)
+        short = np.zeros(n, bool)
+        short[served] = found.value_lengths().to_numpy() < k
+        if short.any() and ranker.rest is not None:
+            history, columns, _ = _within(offsets, indices, weights, ranker.rest)
+            hidden = _hidden(history, columns, short, ranker)
+            more = _lists(np.ones((int(short.sum()), 1), np.float32), ranker.rest, ranker, *hidden, k)
+            found = _filled(found, more, short[served], k)
+        lists.append(found)
     if not served.all():
         rest = ~served
         history, columns, _ = _within(offsets, indices, weights, ranker.popular)
@@ -148,6 +162,17 @@ def rank_chunk(table: pa.Table, ranker: Ranker, k: int) -> pa.RecordBatch:
     items = pa.concat_arrays(lists).take(pa.array(order))
     source = pa.array(np.where(served, ranker.name, "popular"))
     return pa.RecordBatch.from_arrays([users, items, source.cast(pa.string())], schema=_OUTPUT)
+
+
+def _filled(lists: pa.Array, more: pa.Array, short: NDArray[np.bool_], k: int) -> pa.Array:
+    """Fill up the short ones of lists to k from the lists of `more`, one a short list; without a score."""
+    full = [
+        own + [{"item_id": item["item_id"], "score": None} for item in extra[: k - len(own)]]
+        for own, extra in zip(lists.filter(pa.array(short)).to_pylist(), more.to_pylist(), strict=True)
+    ]
+    places = np.arange(len(lists))
+    places[short] = len(lists) + np.arange(len(full))
+    return pa.concat_arrays([lists, pa.array(full, pa.list_(_ITEM))]).take(pa.array(places))
 
 
 def _runs(column: pa.ChunkedArray) -> tuple[pa.Array, NDArray[np.int64]]:
