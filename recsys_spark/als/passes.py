@@ -11,6 +11,7 @@ from recsys_spark.als.objective import Ials
 from recsys_spark.blocks.layout import Block
 
 Floats = NDArray[np.float32]
+Ints = NDArray[np.int32]
 
 
 @dataclass(frozen=True)
@@ -50,24 +51,31 @@ class Products:
     epoch: int
 
 
-def solve_block(block: Block, solve: Solve) -> Floats:
-    """Return the factors (n_rows, rank) of a block's rows, in the basis of `solve.others`."""
-    weights, targets = solve.objective.weights_targets(block.values)
-    counts = np.diff(block.offsets)
-    out = np.empty((len(block.rows), solve.others.shape[1]), np.float32)
+def solve_histories(offsets: Ints, columns: Ints, values: Floats, solve: Solve) -> Floats:
+    """Return the factors (n_rows, rank) of histories in CSR form, in the basis of `solve.others`.
+
+    offsets (n_rows + 1,), columns (nnz,) positions on the moving side, values (nnz,) interaction weights.
+    """
+    weights, targets = solve.objective.weights_targets(values)
+    out = np.empty((len(offsets) - 1, solve.others.shape[1]), np.float32)
     kernels.solve_rows(
-        np.asarray(block.offsets),
-        np.asarray(block.columns),
+        np.asarray(offsets),
+        np.asarray(columns),
         np.asarray(weights),
         np.asarray(targets),
         solve.others,
         np.float32(solve.objective.alpha0) * solve.eigenvalues,
-        solve.objective.row_regularization(counts, len(solve.others)),
+        solve.objective.row_regularization(np.diff(offsets), len(solve.others)),
         solve.steps,
         solve.tolerance,
         out,
     )
     return out
+
+
+def solve_block(block: Block, solve: Solve) -> Floats:
+    """Return the factors (n_rows, rank) of a block's rows, in the basis of `solve.others`."""
+    return solve_histories(block.offsets, block.columns, block.values, solve)
 
 
 def rows_pass(block: Block, argument: tuple[Solve, int]) -> Solved:

@@ -12,8 +12,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as f
 from threadpoolctl import threadpool_limits
 
-from recsys_spark.als import kernels
-from recsys_spark.als.passes import Solve
+from recsys_spark.als.passes import Solve, solve_histories
 from recsys_spark.topk.kernels import Catalog, catalog, top_k
 from recsys_spark.workers import settle
 
@@ -197,20 +196,7 @@ def _fold_in(
 ) -> tuple[Floats, NDArray[np.int64], Ints]:
     """Return users' factors (n, rank) by the trainer's own solve, and the histories they come from."""
     history, columns, values = _within(offsets, indices, weights, model)
-    w, t = solve.objective.weights_targets(values)
-    factors = np.zeros((len(history) - 1, solve.others.shape[1]), np.float32)
-    kernels.solve_rows(
-        history.astype(np.int32),
-        columns,
-        w,
-        t,
-        solve.others,
-        np.float32(solve.objective.alpha0) * solve.eigenvalues,
-        solve.objective.row_regularization(np.diff(history), len(solve.others)),
-        solve.steps,
-        solve.tolerance,
-        factors,
-    )
+    factors = solve_histories(history.astype(np.int32), columns, values, solve)
     return factors, history, columns
 
 
