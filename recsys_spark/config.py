@@ -207,7 +207,7 @@ class Als(_Section):
     """Relative residual at which the moving side's CG stops."""
     block_interactions: int = Field(default=2_500_000, ge=1)
     """Interactions that a block holds on average at most."""
-    min_blocks: int = Field(default=4, ge=1, le=100_000)
+    min_blocks: int = Field(default=2, ge=1, le=100_000)
     """Blocks at the least: the parallelism of a small data set."""
     keep_every: int = Field(default=0, ge=0)
     """Keep the factors of every n-th epoch beside the last; 0 keeps only the last."""

@@ -35,6 +35,7 @@ EVERYWHERE = {
 LOCAL = {
     "spark.driver.memory": "6g",
     "spark.driver.maxResultSize": "4g",
+    "spark.task.maxDirectResultSize": "64m",
     "spark.sql.shuffle.partitions": "8",
     "spark.ui.showConsoleProgress": "false",
     "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={Path(__file__).with_name('log4j2.properties')}",

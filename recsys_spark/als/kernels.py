@@ -1,7 +1,8 @@
-"""The compiled inner loops of ALS: rows solved by conjugate gradient, and the moving side's products.
+"""The compiled inner loops of ALS: rows solved by conjugate gradient, and the moving side's residual.
 
 Everything is float32 and in whatever orthogonal basis the caller chose. The sums within a row have a fixed
-order, so that equal input gives equal bytes.
+order, so that equal input gives equal bytes. Entries are taken four at a time: each number of the vector that
+they share is then loaded once for four. Weights and targets are (nnz,), or (1,) where one number stands for all.
 """
 
 import numba
@@ -10,6 +11,56 @@ from numpy.typing import NDArray
 
 Ints = NDArray[np.int32]
 Floats = NDArray[np.float32]
+
+
+@numba.njit(fastmath=True, error_model="numpy", nogil=True)
+def _add_weighted(others: Floats, columns: Ints, targets: Floats, each: int, out: Floats) -> None:
+    """out += Σ_q t_q·y_q over the entries of one row, y_q = others[columns[q]], t_q = targets[q · each]."""
+    n, rank = len(columns), others.shape[1]
+    q = 0
+    while q + 4 <= n:
+        a, b, c, d = others[columns[q]], others[columns[q + 1]], others[columns[q + 2]], others[columns[q + 3]]
+        of_a, of_b = targets[q * each], targets[(q + 1) * each]
+        of_c, of_d = targets[(q + 2) * each], targets[(q + 3) * each]
+        for j in range(rank):
+            out[j] += of_a * a[j] + of_b * b[j] + of_c * c[j] + of_d * d[j]
+        q += 4
+    while q < n:
+        y = others[columns[q]]
+        for j in range(rank):
+            out[j] += targets[q * each] * y[j]
+        q += 1
+
+
+@numba.njit(fastmath=True, error_model="numpy", nogil=True)
+def _add_low_rank(others: Floats, columns: Ints, weights: Floats, each: int, vector: Floats, out: Floats) -> None:
+    """out += Σ_q w_q·(y_qᵀ vector)·y_q over the entries of one row, as in `_add_weighted`."""
+    n, rank = len(columns), others.shape[1]
+    q = 0
+    while q + 4 <= n:
+        a, b, c, d = others[columns[q]], others[columns[q + 1]], others[columns[q + 2]], others[columns[q + 3]]
+        of_a, of_b, of_c, of_d = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
+        for j in range(rank):
+            of_a += a[j] * vector[j]
+            of_b += b[j] * vector[j]
+            of_c += c[j] * vector[j]
+            of_d += d[j] * vector[j]
+        of_a *= weights[q * each]
+        of_b *= weights[(q + 1) * each]
+        of_c *= weights[(q + 2) * each]
+        of_d *= weights[(q + 3) * each]
+        for j in range(rank):
+            out[j] += of_a * a[j] + of_b * b[j] + of_c * c[j] + of_d * d[j]
+        q += 4
+    while q < n:
+        y = others[columns[q]]
+        dot = np.float32(0)
+        for j in range(rank):
+            dot += y[j] * vector[j]
+        dot *= weights[q * each]
+        for j in range(rank):
+            out[j] += dot * y[j]
+        q += 1
 
 
 @numba.njit(fastmath=True, error_model="numpy", nogil=True, cache=True)
@@ -29,35 +80,29 @@ def solve_rows(
 
     In the eigenbasis of YᵀY, where others (n_columns, rank) must be given, what all rows share is the
     diagonal `shared` = a0·eigenvalues (rank,). With S = diag(shared + λ_u)^-1/2 and x = S v the system is
-    (I + Σ w·Sy (Sy)ᵀ) v = Σ t·Sy: the identity plus one rank-one term an entry, so conjugate gradient
+    (I + S·Σ w·y yᵀ·S) v = S·Σ t·y: the identity plus one rank-one term an entry, so conjugate gradient
     from v = 0 needs few steps, each O(n_u · rank). It stops at a residual of `tolerance` times its start.
     """
     rank = others.shape[1]
+    each_weight, each_target = min(len(weights) - 1, 1), min(len(targets) - 1, 1)
     scale = np.empty(rank, np.float32)
     residual = np.empty(rank, np.float32)
     direction = np.empty(rank, np.float32)
+    vector = np.empty(rank, np.float32)  # the direction, scaled
     image = np.empty(rank, np.float32)
-    scaled = np.empty((1024, rank), np.float32)
     tiny = np.float32(1e-20)
     for u in range(offsets.shape[0] - 1):
-        start = offsets[u]
-        n = offsets[u + 1] - start
+        start, end = offsets[u], offsets[u + 1]
+        history = columns[start:end]
         x = out[u]
-        if n > scaled.shape[0]:
-            scaled = np.empty((n, rank), np.float32)
         for j in range(rank):
             scale[j] = np.float32(1) / np.sqrt(shared[j] + regularization[u])
             x[j] = 0
             residual[j] = 0
-        for q in range(n):
-            y = others[columns[start + q]]
-            row = scaled[q]
-            target = targets[start + q]
-            for j in range(rank):
-                row[j] = y[j] * scale[j]
-                residual[j] += target * row[j]
+        _add_weighted(others, history, targets[start * each_target :], each_target, residual)
         norm = np.float32(0)
         for j in range(rank):
+            residual[j] *= scale[j]
             direction[j] = residual[j]
             norm += residual[j] * residual[j]
         first = norm
@@ -65,17 +110,12 @@ def solve_rows(
             if norm <= tolerance * tolerance * first or norm < tiny:
                 break
             for j in range(rank):
-                image[j] = direction[j]
-            for q in range(n):
-                row = scaled[q]
-                dot = np.float32(0)
-                for j in range(rank):
-                    dot += row[j] * direction[j]
-                dot *= weights[start + q]
-                for j in range(rank):
-                    image[j] += dot * row[j]
+                vector[j] = scale[j] * direction[j]
+                image[j] = 0
+            _add_low_rank(others, history, weights[start * each_weight :], each_weight, vector, image)
             curvature = np.float32(0)
             for j in range(rank):
+                image[j] = direction[j] + scale[j] * image[j]
                 curvature += direction[j] * image[j]
             length = norm / curvature
             new = np.float32(0)
@@ -102,44 +142,46 @@ def add_residuals(
     others: Floats,
     out: Floats,
 ) -> float:
-    """out_i += Σ_u (t − w·s)·x_u over the entries, s = x_uᵀ y_i; return Σ w·s² − 2·t·s, the entries' loss."""
+    """out_i += Σ_u (t − w·s)·x_u over the entries, s = x_uᵀ y_i; return Σ w·s² − 2·t·s, the entries' loss.
+
+    With t = 0 it is minus the product of the moving side's systems with y, without what all of them share.
+    """
     rank = rows.shape[1]
+    each_weight, each_target = min(len(weights) - 1, 1), min(len(targets) - 1, 1)
     loss = 0.0
     for k in range(runs.shape[0]):
         y = others[runs[k]]
         sum_ = out[runs[k]]
-        for q in range(starts[k], starts[k + 1]):
+        q, end = starts[k], starts[k + 1]
+        while q + 4 <= end:
+            a, b, c, d = rows[run_rows[q]], rows[run_rows[q + 1]], rows[run_rows[q + 2]], rows[run_rows[q + 3]]
+            of_a, of_b, of_c, of_d = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
+            for j in range(rank):
+                of_a += a[j] * y[j]
+                of_b += b[j] * y[j]
+                of_c += c[j] * y[j]
+                of_d += d[j] * y[j]
+            to_a, to_b = targets[q * each_target], targets[(q + 1) * each_target]
+            to_c, to_d = targets[(q + 2) * each_target], targets[(q + 3) * each_target]
+            by_a = to_a - weights[q * each_weight] * of_a
+            by_b = to_b - weights[(q + 1) * each_weight] * of_b
+            by_c = to_c - weights[(q + 2) * each_weight] * of_c
+            by_d = to_d - weights[(q + 3) * each_weight] * of_d
+            loss -= np.float64(
+                of_a * (by_a + to_a) + of_b * (by_b + to_b) + of_c * (by_c + to_c) + of_d * (by_d + to_d)
+            )
+            for j in range(rank):
+                sum_[j] += by_a * a[j] + by_b * b[j] + by_c * c[j] + by_d * d[j]
+            q += 4
+        while q < end:
             x = rows[run_rows[q]]
             score = np.float32(0)
             for j in range(rank):
                 score += x[j] * y[j]
-            factor = targets[q] - weights[q] * score
-            loss -= np.float64(score) * (np.float64(factor) + np.float64(targets[q]))
+            target = targets[q * each_target]
+            factor = target - weights[q * each_weight] * score
+            loss -= np.float64(score * (factor + target))
             for j in range(rank):
                 sum_[j] += factor * x[j]
+            q += 1
     return loss
-
-
-@numba.njit(fastmath=True, error_model="numpy", nogil=True, cache=True)
-def add_products(
-    runs: Ints,
-    starts: Ints,
-    run_rows: Ints,
-    weights: Floats,
-    rows: Floats,
-    directions: Floats,
-    out: Floats,
-) -> None:
-    """out_i += Σ_u w·(x_uᵀ p_i)·x_u over the entries: the part of the moving side's systems that histories hold."""
-    rank = rows.shape[1]
-    for k in range(runs.shape[0]):
-        p = directions[runs[k]]
-        sum_ = out[runs[k]]
-        for q in range(starts[k], starts[k + 1]):
-            x = rows[run_rows[q]]
-            dot = np.float32(0)
-            for j in range(rank):
-                dot += x[j] * p[j]
-            dot *= weights[q]
-            for j in range(rank):
-                sum_[j] += dot * x[j]

@@ -1,8 +1,14 @@
-"""Dense linear algebra of item-sized arrays: Gramians in float64 at the price of float32, eigenbases."""
+"""Dense linear algebra of item-sized arrays: Gramians in float64 at the price of float32, eigenbases.
+
+Everything runs on one BLAS thread, so that the bytes do not depend on the machine's cores.
+"""
+
+from contextlib import AbstractContextManager
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -13,7 +19,7 @@ _CHUNK = 4096
 def gramian(factors: Floats) -> Doubles:
     """Return factorsᵀ·factors, (rank, rank): float32 products of chunks of rows, summed in float64 in order."""
     total = np.zeros((factors.shape[1], factors.shape[1]))
-    with threadpool_limits(1):
+    with one_thread():
         for start in range(0, len(factors), _CHUNK):
             chunk = factors[start : start + _CHUNK]
             total += chunk.T @ chunk
@@ -22,12 +28,22 @@ def gramian(factors: Floats) -> Doubles:
 
 def eigenbasis(gram: Doubles) -> tuple[Floats, Floats]:
     """Return eigenvalues (rank,), none below 0, and eigenvectors (rank, rank) in columns, as float32."""
-    with threadpool_limits(1):
+    with one_thread():
         values, basis = np.linalg.eigh(gram)
     return np.maximum(values, 0).astype(np.float32), basis.astype(np.float32)
 
 
 def rotate(factors: Floats, basis: Floats) -> Floats:
-    """Return factors·basis, one BLAS thread, so that the bytes do not depend on the machine's cores."""
-    with threadpool_limits(1):
+    """Return factors·basis."""
+    with one_thread():
         return factors @ basis
+
+
+def one_thread() -> AbstractContextManager[object]:
+    """Hold BLAS to one thread within a with-block."""
+    return _libraries().limit(limits=1)
+
+
+@cache
+def _libraries() -> ThreadpoolController:
+    return ThreadpoolController()  # looking the libraries up anew costs more than a small product

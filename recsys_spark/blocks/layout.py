@@ -5,7 +5,7 @@ A block holds whole rows (histories of the fixed side) as CSR for the solve:
     rows     (n,)    int32    index of each row, ascending
     offsets  (n + 1) int32    entries of row r are offsets[r]:offsets[r + 1]
     columns  (nnz,)  int32    positions on the moving side, ascending within a row
-    values   (nnz,)  float32  weights
+    values   (nnz,)  float32  values of the interactions
 
 and once more by tiles of TILE rows, column by column within a tile, for the passes of the moving side:
 the factors of a tile's rows stay in the second-level cache while every column of the tile is summed.
@@ -13,9 +13,9 @@ the factors of a tile's rows stay in the second-level cache while every column o
     runs        (m,)     int32    column of each run of equal columns within a tile
     starts      (m + 1,) int32    entries of run k are starts[k]:starts[k + 1]
     run_rows    (nnz,)   int32    place of each entry's row within the block
-    run_values  (nnz,)   float32  weights in this order
+    run_values  (nnz,)   float32  values in this order
 
-Where all weights of a block are equal, `values` and `run_values` are one number.
+Where all values of a block are equal, `values` and `run_values` are one number, (1,).
 """
 
 import shutil
@@ -65,22 +65,8 @@ class Block:
     runs: Ints
     starts: Ints
     run_rows: Ints
-    _values: Floats
-    _run_values: Floats
-
-    @property
-    def values(self) -> Floats:
-        """Weights by row, (nnz,)."""
-        return self._whole(self._values)
-
-    @property
-    def run_values(self) -> Floats:
-        """Weights by run, (nnz,)."""
-        return self._whole(self._run_values)
-
-    def _whole(self, values: Floats) -> Floats:
-        n = len(self.columns)
-        return values if len(values) == n else np.full(n, values[0], np.float32)
+    values: Floats
+    run_values: Floats
 
     def load(self, name: str) -> Floats:
         """Map an array that a task left beside the block; raises BlockMissingError where it is not."""

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pyspark import RDD, SparkContext, StorageLevel
+from pyspark import RDD, Broadcast, SparkContext, StorageLevel
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as f
 
@@ -24,10 +24,18 @@ from recsys_spark.blocks.layout import Block, BlockMissingError, open_block, wri
 from recsys_spark.errors import TryAgainError
 from recsys_spark.workers import settle
 
+# Partial sums of all blocks together up to which the driver adds them itself.
+COLLECTED_BYTES = 2**29
+
 _REFERENCE = "block int, path string, n_rows int, n_entries long"
 
 # A task of a pass: (block, the pass's broadcast arguments) -> picklable result.
 Task = Callable[[Block, Any], Any]
+# The same, of which the first result is an array that is added up over blocks.
+SumTask = Callable[[Block, Any], tuple["Array", Any]]
+
+Array = NDArray[Any]
+Result = tuple[int, Any, bool]  # a block's number, its result, and whether its files were missing
 
 
 def n_blocks(n_entries: int, block_entries: int, at_least: int) -> int:
@@ -41,6 +49,7 @@ class Blocks:
 
     references: DataFrame
     columns: NDArray[np.int32]
+    n_blocks: int
     n_rows: int
     n_entries: int
 
@@ -49,17 +58,44 @@ class Blocks:
 
         Raises BlockMissingError where a task did not find its block: `rebuild`, then repeat what depends on it.
         """
+        with self._job(argument, description) as shipped:
+            found = self._rdd.mapPartitions(lambda rows: _run(rows, task, shipped.value)).collect()
+        return _in_order(found)
+
+    def total(
+        self, task: SumTask, argument: Any, description: str, n_bytes: int, at_once: int = COLLECTED_BYTES
+    ) -> tuple[Array, list[Any]]:
+        """Return the sum over blocks of the arrays that a task yields, and its other results in the order of blocks.
+
+        n_bytes is the size of such an array. Arrays that together are no more than `at_once` bytes are added on
+        the driver; larger ones in pieces on the executors, by one small shuffle. Either way a block's part is
+        added after that of the block before it, so the bytes of the sum are the same.
+        """
+        n_pieces = -(-n_bytes * self.n_blocks // at_once)
+        if n_pieces <= 1:
+            results = self.run(task, argument, description)
+            return ordered_sum([array for array, _ in results]), [rest for _, rest in results]
+        with self._job(argument, description) as shipped:
+            found = (
+                self._rdd.mapPartitions(lambda rows: _cut(_run(rows, task, shipped.value), n_pieces))
+                .partitionBy(n_pieces + 1, int)
+                .mapPartitions(_add_piece)
+                .collect()
+            )
+        rests = _in_order([result for piece, result in found if piece == n_pieces])
+        pieces = dict(found)
+        return np.concatenate([pieces[piece] for piece in range(n_pieces)]), rests
+
+    @contextmanager
+    def _job(self, argument: Any, description: str) -> Iterator[Broadcast[Any]]:
+        """Ship an argument for as long as a described job runs."""
         context = self.references.sparkSession.sparkContext
         shipped = context.broadcast(argument)
         try:
             with described(context, description):
-                found = self._rdd.mapPartitions(lambda rows: _run(rows, task, shipped.value)).collect()
+                yield shipped
         finally:
             shipped.destroy()
-        lost = [block for block, result, missing in found if missing]
-        if lost:
-            raise BlockMissingError(f"blocks {lost} are not where their tasks ran")
-        return [result for _, result, _ in sorted(found, key=lambda triple: triple[0])]
 
     def frame(self, task: Callable[[Block, Any], pa.RecordBatch], argument: Any, schema: str) -> DataFrame:
         """Return a DataFrame of what a task yields for every block, for what grows with the rows."""
@@ -132,7 +168,7 @@ def build(histories: DataFrame, columns: NDArray[np.int32], n: int) -> Blocks:
         f.col("column").cast("int"),
         f.col("value").cast("float"),
     )
-    blocks = Blocks(triples.repartitionById(n, "block").mapInArrow(write, _REFERENCE), columns, 0, 0)
+    blocks = Blocks(triples.repartitionById(n, "block").mapInArrow(write, _REFERENCE), columns, n, 0, 0)
     blocks._materialise()
     return blocks
 
@@ -148,13 +184,53 @@ def _folder() -> Path:
     return Path(local.split(",")[0]) / "recsys-blocks"
 
 
-def _run(rows: Iterable[Any], task: Task, argument: Any) -> Iterator[tuple[int, Any, bool]]:
+def ordered_sum(parts: list[Array]) -> Array:
+    """Add arrays of one shape in the order given, into the first."""
+    total = parts[0]
+    for part in parts[1:]:
+        total += part
+    return total
+
+
+def _run(rows: Iterable[Any], task: Task, argument: Any) -> Iterator[Result]:
     settle()
     for row in rows:
         try:
             yield row.block, task(open_block(row.path), argument), False
         except BlockMissingError:
             yield row.block, None, True
+
+
+def _in_order(found: Iterable[Result]) -> list[Any]:
+    """Return the results in the order of blocks; raise BlockMissingError where there is one without."""
+    by_block = sorted(found, key=lambda result: result[0])
+    lost = [block for block, _, missing in by_block if missing]
+    if lost:
+        raise BlockMissingError(f"blocks {lost} are not where their tasks ran")
+    return [result for _, result, _ in by_block]
+
+
+def _cut(found: Iterable[Result], n_pieces: int) -> Iterator[tuple[int, Any]]:
+    """Cut the arrays of a task's results by rows: (piece, (block, rows)), and under n_pieces what is not added."""
+    for block, result, missing in found:
+        array, rest = (None, None) if missing else result
+        yield n_pieces, (block, rest, missing)
+        if array is not None:
+            for piece, rows in enumerate(np.array_split(array, n_pieces)):
+                yield piece, (block, rows)
+
+
+def _add_piece(pieces: Iterable[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
+    """Add the arrays of one piece in the order of blocks; pass on what is not added."""
+    parts = []
+    for piece, part in pieces:
+        if len(part) == 3:
+            yield piece, part
+        else:
+            parts.append((part[0], part[1], piece))
+    if parts:
+        parts.sort(key=lambda part: part[0])
+        yield parts[0][2], ordered_sum([rows for _, rows, _ in parts])
 
 
 def _delete(rows: Iterable[Any]) -> None:

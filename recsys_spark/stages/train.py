@@ -69,7 +69,7 @@ def train_als(run: Run) -> None:
     run.say(f"training: {len(epochs)} epochs over {blocks.n_entries:,} interactions, {data.moving} move")
 
 
-def objective_of(als: Als) -> Ials:
+def objective_of(als: Als) -> Objective:
     """Return the objective that a configuration names."""
     return Ials(als.alpha0, als.regularization, als.nu)
 
@@ -203,7 +203,7 @@ def _write_factors(run: Run, table: str, frame: DataFrame, epoch: int, note: dic
 
 
 def _save_items(
-    run: Run, blocks: store.Blocks, users: NDArray[np.float32], objective: Ials, note: dict[str, object]
+    run: Run, blocks: store.Blocks, users: NDArray[np.float32], objective: Objective, note: dict[str, object]
 ) -> None:
     """Where users moved, the items' factors are solved from theirs and written from where the items are."""
     solve = trainer.rows_solve(users, objective, 100, run.config.topk.tolerance)

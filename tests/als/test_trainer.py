@@ -99,7 +99,7 @@ def test_the_factors_are_the_same_bytes_whatever_the_order_and_partitions_of_the
 def test_going_on_from_an_epoch_ends_at_the_bytes_of_an_uninterrupted_run(spark: SparkSession) -> None:
     blocks = blocks_of(spark, random_weights(50, 40, 0.2, seed=6))
     whole = trained(blocks)
-    rest = list(train(blocks, whole[1].factors, OBJECTIVE, Settings(epochs=5), done=2))
+    rest = list(train(blocks, whole[1].factors, OBJECTIVE, Settings(epochs=5), [epoch.objective for epoch in whole[:2]]))
     assert [epoch.number for epoch in rest] == [3, 4, 5]
     assert digest(rest) == digest(whole)
     blocks.close()
@@ -153,8 +153,8 @@ def test_a_block_yields_sums_of_the_moving_sides_size_only(spark: SparkSession) 
     weights = random_weights(200, 10, 0.3, seed=9)
     blocks = blocks_of(spark, weights, n=2)
     solve = rows_solve(initial_factors(np.arange(10), 4, 1, 0.1), OBJECTIVE, 8, 1e-2)
-    for part in blocks.run(rows_pass, (solve, 1), "rows"):
-        assert part.gram.shape == (4, 4) and part.residual.shape == (10, 4)
+    for residual, (gram, loss) in blocks.run(rows_pass, (solve, 1), "rows"):
+        assert residual.shape == (10, 4) and gram.shape == (4, 4) and np.isscalar(loss)
     blocks.close()
 
 
