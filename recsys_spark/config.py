@@ -168,8 +168,8 @@ class Features(_Section):
     """What an event's value does to its weight: nothing, weight · value, or weight · log(1 + value)."""
     half_life: Duration | None = None
     """Age at which an event weighs half, counted back from as_of; without it age does not matter."""
-    transform: Literal["sum", "log1p", "binary"] = "sum"
-    """From the sum of a pair's event weights to its weight: the sum, log(1 + sum), or 1."""
+    transform: Literal["sum", "mean", "log1p", "binary"] = "sum"
+    """From the event weights of a pair to its weight: their sum, their mean, log(1 + sum), or 1."""
     k_core: int = Field(default=1, ge=1, le=10_000)
     """Train only on users and items with at least so many partners among the kept ones (fixed point)."""
     popularity_half_life: Duration = dt.timedelta(days=28)
@@ -185,26 +185,38 @@ class Als(_Section):
     """Width of the factors."""
     epochs: int = Field(default=16, ge=1, le=1000)
     """Epochs to train: each solves both sides once."""
+    tolerance: float = Field(default=0.0, ge=0, lt=1)
+    """Stop before `epochs` as soon as an epoch improves the objective by less than this share; 0 never does."""
+    objective: Literal["ials", "hu_koren_volinsky", "explicit"] = "ials"
+    """What is fitted: implicit feedback in two forms (iALS; the confidences of MLlib's implicitPrefs), or ratings."""
     alpha0: float = Field(default=0.1, ge=0)
-    """Weight of all cells, observed or not (iALS)."""
+    """Weight of all cells, observed or not (ials)."""
+    alpha: float = Field(default=1.0, gt=0)
+    """Confidence that a unit of weight adds to the 1 of all cells (hu_koren_volinsky)."""
+    baseline: Literal["none", "mean", "biases"] = "biases"
+    """What is taken off ratings before they are fitted (explicit): nothing, their mean, or users' and items' too."""
+    damping: float = Field(default=10.0, ge=0)
+    """Ratings at the mean that each user and item is given when its bias is estimated."""
     regularization: float = Field(default=0.003, gt=0)
-    """λ of λ·(n_u + alpha0·n_items)^nu."""
+    """λ of λ·(n_u + alpha0·n_items)^nu (ials), or of λ·n_u^nu."""
     nu: float = Field(default=1.0, ge=0, le=1)
     """Exponent ν of the frequency scaling of the regularisation."""
+    warm_start: Literal["none", "latest"] | Filled = "none"
+    """Start from the factors of an earlier model of the same rank: a model id, or the latest that fits."""
     init_scale: float = Field(default=0.1, gt=0)
     """Initial factors are normal with standard deviation init_scale / √rank."""
     moving_side: Literal["auto", "users", "items"] = "auto"
     """The side whose factors travel each epoch; `auto` takes the smaller."""
     seed: int = Field(default=1, ge=0)
     """Seed of the initial factors."""
-    row_steps: int = Field(default=8, ge=1, le=100)
+    row_steps: int = Field(default=20, ge=1, le=1000)
     """Most CG steps for a row of the fixed side."""
-    row_tolerance: float = Field(default=1e-2, gt=0, lt=1)
-    """Relative residual at which a row's CG stops."""
-    moving_steps: int = Field(default=3, ge=1, le=20)
+    row_shortfall: float = Field(default=1e-4, gt=0, lt=1)
+    """A row's CG stops once the objective can fall by no more than this share of what it fell by."""
+    moving_steps: int = Field(default=5, ge=1, le=20)
     """Most CG steps of the moving side an epoch, each one a pass over the blocks."""
-    moving_tolerance: float = Field(default=0.1, gt=0, lt=1)
-    """Relative residual at which the moving side's CG stops."""
+    moving_shortfall: float = Field(default=0.4, gt=0, lt=1)
+    """The moving side's CG stops once the objective can fall by no more than this share of what it fell by."""
     block_interactions: int = Field(default=2_500_000, ge=1)
     """Interactions that a block holds on average at most."""
     min_blocks: int = Field(default=2, ge=1, le=100_000)
@@ -220,8 +232,8 @@ class TopK(_Section):
     """Length of a list."""
     hide_seen: bool = True
     """Whether items of the user's history are left out."""
-    tolerance: float = Field(default=1e-3, gt=0, lt=1)
-    """Relative residual of the users' factors, solved from their histories at scoring time."""
+    shortfall: float = Field(default=1e-6, gt=0, lt=1)
+    """How exactly users' factors are solved from their histories at scoring time; as als.row_shortfall."""
     fallback: Literal["popularity", "popularity_decayed"] = "popularity"
     """The list for users without usable history."""
 
@@ -265,6 +277,8 @@ class Config(_Section):
                 raise ValueError("as_of needs source.columns.time: the log has no time")
             if self.topk.fallback == "popularity_decayed":
                 raise ValueError("topk.fallback: popularity_decayed needs source.columns.time")
+        if self.als.objective == "explicit" and self.features.value != "multiply":
+            raise ValueError("als.objective: explicit needs ratings: features.value: multiply")
         if self.features.events is not None and self.source.columns.event is None:
             raise ValueError("features.events needs source.columns.event: the log has no event types")
         return self

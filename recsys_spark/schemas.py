@@ -70,6 +70,8 @@ SCHEMAS: dict[str, t.StructType] = {
         config=t.StringType(),
         inputs=t.MapType(t.StringType(), t.LongType()),
         moving_side=t.StringType(),
+        started_from=t.StringType(),
+        mean=t.DoubleType(),
         epochs=t.IntegerType(),
         objective=t.ArrayType(t.DoubleType()),
         seconds=t.ArrayType(t.DoubleType()),
@@ -80,6 +82,7 @@ SCHEMAS: dict[str, t.StructType] = {
         epoch=t.IntegerType(),
         item_index=t.IntegerType(),
         factors=t.ArrayType(t.FloatType()),
+        bias=t.FloatType(),
     ),
     "gold.user_factors": _table(
         model_id=t.StringType(),

@@ -73,7 +73,7 @@ def solve_rows(
     shared: Floats,
     regularization: Floats,
     steps: int,
-    tolerance: float,
+    shortfall: float,
     out: Floats,
 ) -> None:
     """Solve (diag(shared + λ_u) + Σ w·y yᵀ) x = Σ t·y for every row u, into out (n_rows, rank).
@@ -81,7 +81,8 @@ def solve_rows(
     In the eigenbasis of YᵀY, where others (n_columns, rank) must be given, what all rows share is the
     diagonal `shared` = a0·eigenvalues (rank,). With S = diag(shared + λ_u)^-1/2 and x = S v the system is
     (I + S·Σ w·y yᵀ·S) v = S·Σ t·y: the identity plus one rank-one term an entry, so conjugate gradient
-    from v = 0 needs few steps, each O(n_u · rank). It stops at a residual of `tolerance` times its start.
+    from v = 0 needs few steps, each O(n_u · rank). What the objective can still fall by is at most
+    ‖residual‖², as no eigenvalue is below 1: it stops once that is a share `shortfall` of what it fell by.
     """
     rank = others.shape[1]
     each_weight, each_target = min(len(weights) - 1, 1), min(len(targets) - 1, 1)
@@ -105,9 +106,9 @@ def solve_rows(
             residual[j] *= scale[j]
             direction[j] = residual[j]
             norm += residual[j] * residual[j]
-        first = norm
+        gain = np.float32(0)
         for _ in range(steps):
-            if norm <= tolerance * tolerance * first or norm < tiny:
+            if norm <= shortfall * gain or norm < tiny:
                 break
             for j in range(rank):
                 vector[j] = scale[j] * direction[j]
@@ -118,6 +119,7 @@ def solve_rows(
                 image[j] = direction[j] + scale[j] * image[j]
                 curvature += direction[j] * image[j]
             length = norm / curvature
+            gain += length * norm
             new = np.float32(0)
             for j in range(rank):
                 x[j] += length * direction[j]

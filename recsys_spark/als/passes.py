@@ -23,14 +23,14 @@ class Solve:
     """Arguments of a solve of the fixed side's rows.
 
     others (n_columns, rank) are the moving side's factors in the eigenbasis of their Gramian, eigenvalues
-    (rank,) its spectrum; steps and tolerance bound the conjugate gradient.
+    (rank,) its spectrum; steps and shortfall bound the conjugate gradient.
     """
 
     others: Floats
     eigenvalues: Floats
     objective: Objective
     steps: int
-    tolerance: float
+    shortfall: float
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def solve_histories(offsets: Ints, columns: Ints, values: Floats, solve: Solve) 
         np.float32(solve.objective.a0) * solve.eigenvalues,
         solve.objective.row_regularization(np.diff(offsets), len(solve.others)),
         solve.steps,
-        solve.tolerance,
+        solve.shortfall,
         out,
     )
     return out
@@ -84,7 +84,9 @@ def rows_pass(block: Block, argument: tuple[Solve, int]) -> tuple[Floats, tuple[
     squares = np.einsum("ij,ij->i", rows, rows)
     reg = solve.objective.row_regularization(np.diff(block.offsets), len(solve.others))
     constants = solve.objective.constants(block.values)
-    loss += constants.sum(dtype=np.float64) * (len(block.columns) / max(len(constants), 1)) + float(reg.astype(np.float64) @ squares)
+    loss += constants.sum(dtype=np.float64) * (len(block.columns) / max(len(constants), 1)) + float(
+        reg.astype(np.float64) @ squares
+    )
     return residual, (gramian(rows), float(loss))
 
 
@@ -97,9 +99,7 @@ def products_pass(block: Block, argument: Products) -> tuple[Floats, None]:
     return out, None
 
 
-def _add_residuals(
-    block: Block, weights: Floats, targets: Floats, rows: Floats, others: Floats, out: Floats
-) -> float:
+def _add_residuals(block: Block, weights: Floats, targets: Floats, rows: Floats, others: Floats, out: Floats) -> float:
     return kernels.add_residuals(
         np.asarray(block.runs),
         np.asarray(block.starts),

@@ -28,8 +28,8 @@ class Settings:
 
     epochs: int
     tolerance: float = 0.0
-    row_steps: int = 8
-    row_tolerance: float = 1e-2
+    row_steps: int = 20
+    row_shortfall: float = 1e-4
     moving_steps: int = 5
     moving_shortfall: float = 0.4
 
@@ -95,10 +95,10 @@ def _check(label: str, before: Sequence[float], loss: float) -> None:
         )
 
 
-def rows_solve(factors: Floats, objective: Objective, steps: int, tolerance: float) -> Solve:
+def rows_solve(factors: Floats, objective: Objective, steps: int, shortfall: float) -> Solve:
     """Prepare a solve of rows against the moving side's factors (n_columns, rank): rotate into their eigenbasis."""
     eigenvalues, basis = eigenbasis(gramian(factors))
-    return Solve(rotate(factors, basis), eigenvalues, objective, steps, tolerance)
+    return Solve(rotate(factors, basis), eigenvalues, objective, steps, shortfall)
 
 
 def _epoch(
@@ -106,7 +106,7 @@ def _epoch(
 ) -> tuple[Floats, float, int]:
     """Return the moving side's factors after an epoch, the objective there, and the number of Spark jobs."""
     _check(label, (), float(np.abs(factors).max()))  # an eigenbasis of what is no number does not end
-    solve = rows_solve(factors, objective, settings.row_steps, settings.row_tolerance)
+    solve = rows_solve(factors, objective, settings.row_steps, settings.row_shortfall)
     residual, parts = blocks.total(rows_pass, (solve, number), f"{label}: rows", factors.nbytes)
     gram = np.sum([gram for gram, _ in parts], axis=0)
     loss = sum(loss for _, loss in parts)

@@ -12,7 +12,8 @@ from recsys_spark.runs import Run
 from recsys_spark.runs import main as run_job
 from recsys_spark.stages.events import parsed_events
 from recsys_spark.stages.features import as_timestamp
-from recsys_spark.stages.score import indexed, model_of, popularity_ranker
+from recsys_spark.stages.models import model_of
+from recsys_spark.stages.score import indexed, popularity_ranker
 from recsys_spark.topk import scorer
 from recsys_spark.transforms import events, splits
 

@@ -7,13 +7,14 @@ import pyarrow as pa
 from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as f
 
+from recsys_spark.als.baseline import Baseline
 from recsys_spark.als.trainer import rows_solve
 from recsys_spark.config import Config
 from recsys_spark.errors import DataError
 from recsys_spark.runs import Run
 from recsys_spark.runs import main as run_job
 from recsys_spark.stages.features import as_timestamp
-from recsys_spark.stages.train import objective_of, read_factors
+from recsys_spark.stages.models import model_of, objective_of, read_factors
 from recsys_spark.topk import scorer
 
 
@@ -46,18 +47,6 @@ def score_topk(run: Run) -> None:
     run.say(f"scoring: lists by source: {run.counts['lists']}")
 
 
-def model_of(run: Run) -> Row:
-    """Return the row of gold.models of this run, or else of the model trained last."""
-    own = run.tables.find("gold.models", {"model_id": run.run_id})
-    newest = own or run.tables.find("gold.models", {})
-    if newest is None:
-        raise DataError(f"{run.tables.path('gold.models')}: no model; run train_als first")
-    model_id = newest.note["slice"]["model_id"]
-    row = run.tables.read_slice("gold.models", {"model_id": model_id}, newest.version).first()
-    assert row is not None
-    return row
-
-
 def indexed(run: Run, pairs: DataFrame) -> DataFrame:
     """Return (user_id, item_index, weight) of pairs; item_index is null where the dictionary lacks the item."""
     item_ids = f.broadcast(run.tables.read("gold.item_ids"))
@@ -76,9 +65,12 @@ def popularity_ranker(run: Run, popularity: str) -> scorer.Ranker:
 def model_ranker(run: Run, model: Row) -> scorer.Ranker:
     """Return the ranker of a model, with the configured popularity behind it."""
     als = Config.model_validate_json(model["config"]).als
-    items, factors = read_factors(run, "gold.item_factors", model["model_id"], model["epochs"])
-    solve = rows_solve(factors, objective_of(als), 100, run.config.topk.tolerance)
-    ranker = scorer.with_model(popularity_ranker(run, run.config.topk.fallback), items, solve)
+    items, factors, biases = read_factors(run, "gold.item_factors", model["model_id"], model["epochs"])
+    solve = rows_solve(factors, objective_of(als), 100, run.config.topk.shortfall)
+    baseline = None
+    if als.objective == "explicit":
+        baseline = Baseline(model["mean"], biases, als.damping if als.baseline == "biases" else None)
+    ranker = scorer.with_model(popularity_ranker(run, run.config.topk.fallback), items, solve, baseline)
     return dataclasses.replace(ranker, name=model["kind"])
 
 

@@ -1,7 +1,7 @@
 """silver.interactions to gold.item_factors and gold.models: train one model as of a moment."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
@@ -13,8 +13,7 @@ from pyspark.sql.types import StructType
 import recsys_spark
 from recsys_spark.als import passes, trainer
 from recsys_spark.als.initial import initial_factors
-from recsys_spark.als.objective import Ials
-from recsys_spark.als.trainer import Epoch
+from recsys_spark.als.objective import Objective
 from recsys_spark.blocks import store
 from recsys_spark.blocks.layout import Block
 from recsys_spark.config import Als
@@ -23,11 +22,17 @@ from recsys_spark.runs import Run
 from recsys_spark.runs import main as run_job
 from recsys_spark.schemas import SCHEMAS
 from recsys_spark.stages.features import as_timestamp
+from recsys_spark.stages.models import (
+    INDEX,
+    STATE,
+    factor_rows,
+    model_to_start_from,
+    objective_of,
+    read_factors,
+    write_factors,
+)
 from recsys_spark.tables import Commit
-from recsys_spark.transforms import ids
-
-_INDEX = {"items": "item_index", "users": "user_index"}
-_STATE = {"items": "gold.item_factors", "users": "gold.user_factors"}
+from recsys_spark.transforms import ids, ratings
 
 
 def train_als(run: Run) -> None:
@@ -50,51 +55,68 @@ def train_als(run: Run) -> None:
         return
     data = _training_data(run, inputs)
     blocks = store.build(data.histories, data.columns, data.n_blocks)
-    done = _resume(run, data, note)
-    epochs = done.epochs
     objective = objective_of(run.config.als)
+    done = _start(run, data)
     factors = done.factors
-    for epoch in trainer.train(blocks, factors, objective, _settings(run.config.als), len(epochs)):
-        epochs.append((epoch.objective, epoch.seconds))
-        _save(run, data, epoch, {**note, "epochs": epochs})
+    for epoch in trainer.train(blocks, factors, objective, _settings(run.config.als), done.objectives):
+        done.objectives.append(epoch.objective)
+        done.seconds.append(epoch.seconds)
+        _save(run, data, epoch, {**note, **done.note()})
         factors = epoch.factors
         run.progress(f"epoch {epoch.number} of {run.config.als.epochs}: objective {epoch.objective:,.1f}, "
                      f"{epoch.seconds:.2f} s, {epoch.jobs} jobs")  # fmt: skip
     if data.moving == "users":
-        _save_items(run, blocks, factors, objective, note)
+        _save_items(run, blocks, factors, objective, data, len(done.objectives), note)
     blocks.close()
-    _clean(run, data)
-    run.outputs |= {table: run.tables.version(table) for table in {_STATE[data.moving], "gold.item_factors"}}
-    _register(run, inputs, data, epochs, note)
-    run.say(f"training: {len(epochs)} epochs over {blocks.n_entries:,} interactions, {data.moving} move")
-
-
-def objective_of(als: Als) -> Objective:
-    """Return the objective that a configuration names."""
-    return Ials(als.alpha0, als.regularization, als.nu)
+    kept = _clean(run, data, len(done.objectives))
+    run.outputs |= {table: run.tables.version(table) for table in {STATE[data.moving], "gold.item_factors"}}
+    _register(run, inputs, data, done, note)
+    run.say(
+        f"training: {len(done.objectives)} epochs over {blocks.n_entries:,} interactions, {data.moving} move; kept are "
+        f"the factors after epoch {', '.join(map(str, kept))}"
+    )
 
 
 @dataclass(frozen=True)
 class _TrainingData:
-    """What training needs of the tables: histories by row and column index, and the moving side's columns."""
+    """What training needs of the tables: histories by row and column index, and the moving side's columns.
+
+    mean and biases (item_index, bias) are what was taken off ratings, None where nothing was.
+    """
 
     moving: str
     histories: DataFrame
     columns: NDArray[np.int32]
     hashes: NDArray[np.int64]
     n_blocks: int
+    mean: float | None
+    biases: DataFrame | None
 
 
 @dataclass
 class _Done:
-    """What an earlier try of the run left: objective and seconds of its epochs, and the factors after them."""
+    """Where training starts or goes on: the factors, the epochs that led to them, and the model they came from."""
 
-    epochs: list[tuple[float, float]]
     factors: NDArray[np.float32]
+    started_from: str | None = None
+    objectives: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+
+    def note(self) -> dict[str, object]:
+        """What a commit of the factors tells a later try."""
+        epochs = list(zip(self.objectives, self.seconds, strict=True))
+        return {"epochs": epochs, "started_from": self.started_from}
 
 
 def _settings(als: Als) -> trainer.Settings:
-    return trainer.Settings(als.epochs, als.row_steps, als.row_tolerance, als.moving_steps, als.moving_tolerance)
+    return trainer.Settings(
+        als.epochs,
+        als.tolerance,
+        als.row_steps,
+        als.row_shortfall,
+        als.moving_steps,
+        als.moving_shortfall,
+    )
 
 
 def _inputs(run: Run) -> tuple[dict[str, int], dict[str, object]]:
@@ -138,7 +160,8 @@ def _training_data(run: Run, inputs: dict[str, int]) -> _TrainingData:
     if moving == "auto":
         moving = "users" if sizes["users"] < sizes["items"] else "items"
     users, items = (run.tables.read(name, inputs[name]) for name in ("gold.user_ids", "gold.item_ids"))
-    coded = ids.encode(pairs.select("user_id", "item_id", "weight"), users, items)
+    values, mean, biases = _without_baseline(als, pairs.select("user_id", "item_id", "weight"))
+    coded = ids.encode(values, users, items)
     row, column = ("item_index", "user_index") if moving == "users" else ("user_index", "item_index")
     histories = coded.select(f.col(row).alias("row"), f.col(column).alias("column"), f.col("weight").alias("value"))
     id_ = "user_id" if moving == "users" else "item_id"
@@ -155,86 +178,80 @@ def _training_data(run: Run, inputs: dict[str, int]) -> _TrainingData:
         present.column("column").to_numpy(),
         present.column("hash").to_numpy(),
         store.n_blocks(sizes["n"], als.block_interactions, als.min_blocks),
+        mean,
+        None if biases is None else items.join(biases, "item_id").select("item_index", "bias"),
     )
 
 
-def _resume(run: Run, data: _TrainingData, note: dict[str, object]) -> _Done:
+def _without_baseline(als: Als, pairs: DataFrame) -> tuple[DataFrame, float | None, DataFrame | None]:
+    """Return the values to fit, and the mean and items' biases (item_id, bias) that were taken off them."""
+    if als.objective != "explicit":
+        return pairs, None, None
+    mean = 0.0 if als.baseline == "none" else ratings.mean_rating(pairs)
+    biases = ratings.item_biases(pairs, mean, als.damping) if als.baseline == "biases" else None
+    return ratings.without_baseline(pairs, mean, biases, als.damping), mean, biases
+
+
+def _start(run: Run, data: _TrainingData) -> _Done:
+    """Return the last epoch that an earlier try of the run committed, else where als.warm_start says to start."""
     als = run.config.als
-    commits = run.tables.commits(_STATE[data.moving], {"model_id": run.run_id})
-    if not commits:
-        return _Done([], initial_factors(data.hashes, als.rank, als.seed, als.init_scale))
-    epochs = [tuple(epoch) for epoch in commits[0].note["epochs"]]
-    factors = read_factors(run, _STATE[data.moving], run.run_id, len(epochs))[1]
-    run.say(f"training: going on after epoch {len(epochs)} of {als.epochs}")
-    return _Done(epochs, factors)
-
-
-def read_factors(run: Run, table: str, model_id: str, epoch: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """Return indices (n,), ascending, and factors (n, rank) of a model after an epoch."""
-    index = "user_index" if table == "gold.user_factors" else "item_index"
-    rows = run.tables.read_slice(table, {"model_id": model_id, "epoch": epoch}).select(index, "factors").toArrow()
-    rows = rows.sort_by(index).combine_chunks()
-    if rows.num_rows == 0:
-        raise DataError(
-            f"{table}: no factors of model {model_id} after epoch {epoch}; train it again under a new run id"
-        )
-    factors = rows.column("factors").combine_chunks().flatten().to_numpy().reshape(rows.num_rows, -1)
-    return rows.column(index).to_numpy(), np.ascontiguousarray(factors)
-
-
-def _save(run: Run, data: _TrainingData, epoch: Epoch, note: dict[str, object]) -> None:
-    n, rank = epoch.factors.shape
-    rows = pa.table(
-        {
-            _INDEX[data.moving]: pa.array(data.columns, pa.int32()),
-            "factors": pa.ListArray.from_arrays(
-                pa.array(np.arange(n + 1, dtype=np.int32) * rank), epoch.factors.ravel()
-            ),
-        }
+    commits = run.tables.commits(STATE[data.moving], {"model_id": run.run_id})
+    if commits:
+        objectives, seconds = (list(each) for each in zip(*commits[0].note["epochs"], strict=True))
+        _, factors, _ = read_factors(run, STATE[data.moving], run.run_id, len(objectives))
+        run.say(f"training: going on after epoch {len(objectives)} of {als.epochs}")
+        return _Done(factors, commits[0].note["started_from"], objectives, seconds)
+    factors = initial_factors(data.hashes, als.rank, als.seed, als.init_scale)
+    earlier = model_to_start_from(run, data.moving)
+    if earlier is None:
+        return _Done(factors)
+    known, theirs, _ = read_factors(run, STATE[data.moving], earlier["model_id"], earlier["epochs"])
+    places = np.searchsorted(data.columns, known)
+    shared = data.columns[np.minimum(places, len(data.columns) - 1)] == known
+    factors[places[shared]] = theirs[shared]
+    run.say(
+        f"training: starting from model {earlier['model_id']}, which knows {shared.sum():,} of {len(factors):,} "
+        f"{data.moving}"
     )
+    return _Done(factors, earlier["model_id"])
+
+
+def _save(run: Run, data: _TrainingData, epoch: trainer.Epoch, note: dict[str, object]) -> None:
+    rows = pa.Table.from_batches([factor_rows(data.columns, epoch.factors, INDEX[data.moving])])
     frame = run.spark.createDataFrame(rows).coalesce(1)
-    _write_factors(run, _STATE[data.moving], frame, epoch.number, note)
-
-
-def _write_factors(run: Run, table: str, frame: DataFrame, epoch: int, note: dict[str, object]) -> None:
-    whole = frame.withColumn("model_id", f.lit(run.run_id)).withColumn("epoch", f.lit(epoch))
-    where, parts = {"model_id": run.run_id}, ("model_id", "epoch")
-    run.tables.append_step(table, whole, where, epoch, note, parts)
+    write_factors(run, STATE[data.moving], frame, epoch.number, note, data.biases)
 
 
 def _save_items(
-    run: Run, blocks: store.Blocks, users: NDArray[np.float32], objective: Objective, note: dict[str, object]
+    run: Run,
+    blocks: store.Blocks,
+    users: NDArray[np.float32],
+    objective: Objective,
+    data: _TrainingData,
+    epoch: int,
+    note: dict[str, object],
 ) -> None:
     """Where users moved, the items' factors are solved from theirs and written from where the items are."""
-    solve = trainer.rows_solve(users, objective, 100, run.config.topk.tolerance)
+    solve = trainer.rows_solve(users, objective, 100, run.config.topk.shortfall)
     frame = blocks.frame(_item_rows, solve, "item_index int, factors array<float>")
-    _write_factors(run, "gold.item_factors", frame, run.config.als.epochs, note)
+    write_factors(run, "gold.item_factors", frame, epoch, note, data.biases)
 
 
 def _item_rows(block: Block, solve: passes.Solve) -> pa.RecordBatch:
-    factors = passes.solve_block(block, solve)
-    offsets = pa.array(np.arange(len(factors) + 1, dtype=np.int32) * factors.shape[1])
-    lists = pa.ListArray.from_arrays(offsets, pa.array(factors.ravel(), pa.float32()))
-    return pa.RecordBatch.from_arrays([pa.array(block.rows, pa.int32()), lists], names=["item_index", "factors"])
+    return factor_rows(block.rows, passes.solve_block(block, solve), "item_index")
 
 
-def _clean(run: Run, data: _TrainingData) -> None:
-    """Delete the factors of epochs that are not to be kept: all but the last and every keep_every-th."""
-    als = run.config.als
-    kept = {als.epochs, *(range(als.keep_every, als.epochs, als.keep_every) if als.keep_every else ())}
-    doomed = ", ".join(str(epoch) for epoch in range(1, als.epochs) if epoch not in kept)
+def _clean(run: Run, data: _TrainingData, last: int) -> list[int]:
+    """Delete the factors of epochs other than the last and every keep_every-th; return those that are kept."""
+    every = run.config.als.keep_every
+    kept = sorted({last, *(range(every, last, every) if every else ())})
+    doomed = ", ".join(str(epoch) for epoch in range(1, last) if epoch not in kept)
     if doomed:
-        table = _STATE[data.moving]
-        run.tables.delete(table, f"model_id = '{run.run_id}' AND epoch IN ({doomed})")
+        run.tables.delete(STATE[data.moving], f"model_id = '{run.run_id}' AND epoch IN ({doomed})")
+    return kept
 
 
-def _register(
-    run: Run,
-    inputs: dict[str, int],
-    data: _TrainingData,
-    epochs: list[tuple[float, float]],
-    note: dict[str, object],
-) -> None:
+def _register(run: Run, inputs: dict[str, int], data: _TrainingData, done: _Done, note: dict[str, object]) -> None:
     row = {
         "model_id": run.run_id,
         "kind": "als",
@@ -242,13 +259,15 @@ def _register(
         "config": run.config.model_dump_json(),
         "inputs": inputs,
         "moving_side": data.moving,
-        "epochs": len(epochs),
-        "objective": [objective for objective, _ in epochs],
-        "seconds": [seconds for _, seconds in epochs],
+        "started_from": done.started_from,
+        "mean": data.mean,
+        "epochs": len(done.objectives),
+        "objective": done.objectives,
+        "seconds": done.seconds,
         "code_version": recsys_spark.__version__,
     }
-    schema = StructType([field for field in SCHEMAS["gold.models"] if field.name in row])
-    frame = run.spark.createDataFrame([tuple(row[field.name] for field in schema)], schema).withColumn(
+    schema = StructType([column for column in SCHEMAS["gold.models"] if column.name in row])
+    frame = run.spark.createDataFrame([tuple(row[column.name] for column in schema)], schema).withColumn(
         "as_of", as_timestamp(run.as_of)
     )
     run.outputs["gold.models"] = run.tables.write_slice("gold.models", frame, {"model_id": run.run_id}, note).version

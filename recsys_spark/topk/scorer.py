@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from pyspark import Accumulator
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as f
-from threadpoolctl import threadpool_limits
 
+from recsys_spark.als.baseline import Baseline
+from recsys_spark.als.linalg import one_thread
 from recsys_spark.als.passes import Solve, solve_histories
 from recsys_spark.topk.kernels import Catalog, catalog, top_k
 from recsys_spark.workers import settle
@@ -61,6 +62,7 @@ class Ranker:
     popularity: Floats
     model: Ranked | None = None
     solve: Solve | None = None
+    baseline: Baseline | None = None
     rest: Ranked | None = None
     name: str = "als"
     hide_seen: bool = True
@@ -73,12 +75,13 @@ def popularity_ranker(item_ids: pa.Array, popularity: Floats, hide_seen: bool = 
     return Ranker(item_ids, popular, popularity[items].astype(np.float32), hide_seen=hide_seen)
 
 
-def with_model(ranker: Ranker, items: Ints, solve: Solve) -> Ranker:
+def with_model(ranker: Ranker, items: Ints, solve: Solve, baseline: Baseline | None = None) -> Ranker:
     """Return a ranker that serves a model's items (n,) with factors solve.others (n, rank), popularity behind it."""
-    model = Ranked.of(items, solve.others, len(ranker.item_ids))
+    factors = solve.others if baseline is None else baseline.with_items(solve.others)
+    model = Ranked.of(items, factors, len(ranker.item_ids))
     outside = ~np.isin(ranker.popular.items, items)
     rest = Ranked.of(ranker.popular.items[outside], ranker.popularity[outside, None], len(ranker.item_ids))
-    return replace(ranker, model=model, solve=solve, rest=rest)
+    return replace(ranker, model=model, solve=solve, baseline=baseline, rest=rest)
 
 
 def recommend(
@@ -100,7 +103,7 @@ def recommend(
 
     def lists(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         settle()
-        with threadpool_limits(1):
+        with one_thread():
             for chunk in whole_users(batches):
                 ranked = rank_chunk(chunk, shipped.value, k)
                 if counter is not None:
@@ -141,7 +144,7 @@ def rank_chunk(table: pa.Table, ranker: Ranker, k: int) -> pa.RecordBatch:
     order = np.arange(n)
     served = np.zeros(n, bool)
     if ranker.model is not None and ranker.solve is not None:
-        factors, history, columns = _fold_in(offsets, indices, weights, ranker.model, ranker.solve)
+        factors, history, columns = _fold_in(offsets, indices, weights, ranker.model, ranker.solve, ranker.baseline)
         served = np.diff(history) > 0
         found = _lists(factors[served], ranker.model, ranker, *_hidden(history, columns, served, ranker), k)
         short = np.zeros(n, bool)
@@ -192,12 +195,20 @@ def _within(
 
 
 def _fold_in(
-    offsets: NDArray[np.int64], indices: Ints, weights: Floats, model: Ranked, solve: Solve
+    offsets: NDArray[np.int64],
+    indices: Ints,
+    weights: Floats,
+    model: Ranked,
+    solve: Solve,
+    baseline: Baseline | None,
 ) -> tuple[Floats, NDArray[np.int64], Ints]:
     """Return users' factors (n, rank) by the trainer's own solve, and the histories they come from."""
     history, columns, values = _within(offsets, indices, weights, model)
-    factors = solve_histories(history.astype(np.int32), columns, values, solve)
-    return factors, history, columns
+    ends = history.astype(np.int32)
+    if baseline is None:
+        return solve_histories(ends, columns, values, solve), history, columns
+    left, biases = baseline.residuals(ends, columns, values)
+    return baseline.with_users(solve_histories(ends, columns, left, solve), biases), history, columns
 
 
 def _hidden(

@@ -37,18 +37,19 @@ def decay(as_of: dt.datetime, half_life: dt.timedelta) -> Column:
 
 
 def exact_sum(weight: Column) -> Column:
-    """Return the sum of non-negative numbers to a resolution of 2^-32, the same whatever the order."""
+    """Return the sum of numbers to a resolution of 2^-32, the same whatever the order."""
     return f.sum(f.round(weight * f.lit(_RESOLUTION)).cast("long")).cast("double") / f.lit(_RESOLUTION)
 
 
 def interactions(events: DataFrame, features: Features, as_of: dt.datetime | None) -> DataFrame:
     """Return (user_id, item_id, weight, events, recent, first_time, last_time), one row a pair, from valid events.
 
-    weight is features.transform of the sum of the pair's event weights; recent the sum of
+    weight is features.transform of the pair's event weights; recent the sum of
     2^(−age / popularity_half_life), or 1 where the log has no time.
     """
     total = exact_sum(event_weight(features, as_of))
-    transforms = {"sum": total, "log1p": f.log1p(total), "binary": f.lit(1.0)}
+    mean = total / f.count(f.lit(1))
+    transforms = {"sum": total, "mean": mean, "log1p": f.log1p(total), "binary": f.lit(1.0)}
     recent = f.lit(1.0) if as_of is None else exact_sum(decay(as_of, features.popularity_half_life))
     return events.groupBy("user_id", "item_id").agg(
         transforms[features.transform].alias("weight"),

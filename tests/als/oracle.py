@@ -3,6 +3,8 @@
 import numpy as np
 import scipy.sparse as sp
 
+from recsys_spark.als.objective import HuKorenVolinsky, Ials, Objective
+
 
 def exact_rows(
     weights: sp.csr_matrix, targets: np.ndarray, others: np.ndarray, a0: float, reg: np.ndarray
@@ -18,14 +20,22 @@ def exact_rows(
     return out
 
 
-def ials_objective(
-    weights: np.ndarray, x: np.ndarray, y: np.ndarray, a0: float, reg_x: np.ndarray, reg_y: np.ndarray
-) -> float:
-    """Σ_observed w·(s − 1)² + a0·Σ_all s² + Σ λ|x|² + Σ λ|y|², over a dense matrix of weights (0: not observed)."""
-    scores = x @ y.T
-    observed = (weights * (scores - 1) ** 2).sum()
-    everything = a0 * (scores**2).sum()
-    return float(observed + everything + reg_x @ (x**2).sum(axis=1) + reg_y @ (y**2).sum(axis=1))
+def objective_of_cells(values: sp.csr_matrix, x: np.ndarray, y: np.ndarray, objective: Objective) -> float:
+    """Write the objective out, cell by cell of a dense matrix in float64, as the papers have it."""
+    x, y = x.astype(np.float64), y.astype(np.float64)
+    seen = np.zeros(values.shape, bool)
+    seen[values.nonzero()] = True
+    r, s = values.toarray().astype(np.float64), x @ y.T
+    match objective:
+        case Ials(alpha0=a0):
+            cells = np.where(seen, r * (s - 1) ** 2, 0) + a0 * s**2
+        case HuKorenVolinsky(alpha=alpha):
+            cells = np.where(seen, (1 + alpha * r) * (1 - s) ** 2, s**2)
+        case _:
+            cells = np.where(seen, (r - s) ** 2, 0)
+    reg_x = objective.row_regularization(seen.sum(axis=1), values.shape[1]).astype(np.float64)
+    reg_y = objective.row_regularization(seen.sum(axis=0), values.shape[0]).astype(np.float64)
+    return float(cells.sum() + reg_x @ (x**2).sum(axis=1) + reg_y @ (y**2).sum(axis=1))
 
 
 def random_weights(n_users: int, n_items: int, density: float, seed: int) -> sp.csr_matrix:

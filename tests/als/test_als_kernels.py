@@ -19,7 +19,7 @@ def test_a_solve_to_the_end_equals_the_dense_normal_equations(rank: int) -> None
     out = np.full((40, rank), np.nan, np.float32)
     solve_rows(
         weights.indptr, weights.indices, weights.data, weights.data, others @ basis,
-        np.float32(0.3) * values, reg, 200, 1e-6, out,
+        np.float32(0.3) * values, reg, 200, 1e-10, out,
     )  # fmt: skip
     exact = exact_rows(weights, weights.data, others.astype(np.float64), 0.3, reg)
     assert np.abs(out @ basis.T - exact).max() < 2e-4 * np.abs(exact).max()
@@ -50,7 +50,7 @@ def test_a_long_row_is_solved_like_any_other() -> None:
         np.float32(0.1) * values,
         reg,
         100,
-        1e-6,
+        1e-10,
         out,
     )
     y = others.astype(np.float64)

@@ -106,6 +106,53 @@ def test_an_interrupted_training_goes_on_and_ends_at_the_same_bytes(spark, tmp_p
     assert factors_digest(spark, config, "killed") == factors_digest(spark, config, "whole")
 
 
+def test_a_model_started_from_an_earlier_one_reaches_its_loss_in_fewer_epochs(spark, shop, job) -> None:
+    with_latest = ("--as-of", AS_OF.isoformat(), "--set", "als.warm_start=latest", "--set", "als.epochs=1")
+    assert job(shop.config, "--run-id", "warm", *with_latest, stages=("train_als",))["exit_code"] == 0
+    assert f"starting from model a, which knows {N} of {N} items" in job.stderr
+    models = {row["model_id"]: row for row in tables(spark, shop.config).read("gold.models").collect()}
+    assert (models["warm"]["started_from"], models["a"]["started_from"]) == ("a", None)
+    assert models["warm"]["objective"][0] <= models["a"]["objective"][-1]
+
+
+def test_a_model_to_start_from_that_does_not_fit_is_refused(spark, shop, job) -> None:
+    start = ("--run-id", "cold", "--as-of", AS_OF.isoformat(), "--set", "als.warm_start=a")
+    other = job(shop.config, *start, "--set", "als.rank=3", stages=("train_als",))
+    assert other["exit_code"] == 65 and "a: its rank is 2 and its items moved; this" in other["error"]
+    other = job(shop.config, *start, "--set", "als.warm_start=never", stages=("train_als",))
+    assert other["exit_code"] == 65 and "never: gold.models has no such model" in other["error"]
+
+
+def test_ratings_are_predicted_with_their_baseline(spark, tmp_path, job) -> None:
+    """Everyone rates all but two items, her taste 5 and the rest 2: of the two, that of her taste is first, near 5."""
+    hidden = {(user, left_out(user)) for user in range(N)} | {(user, (left_out(user) + 3) % N) for user in range(N)}
+    rows = [
+        (f"user-{user}", f"item-{item}", "5" if (user + item) % 2 == 0 else "2")
+        for user in range(N)
+        for item in range(N)
+        if (user, item) not in hidden
+    ]
+    log = write_csv(tmp_path / "log.csv", rows, "user,item,stars")
+    config = configuration(
+        tmp_path,
+        log,
+        source={"path": str(log), "format": "csv", "columns": {"value": "stars"}},
+        features={"value": "multiply", "transform": "mean"},
+        als={"objective": "explicit", "rank": 2, "epochs": 12, "regularization": 0.005},
+    )
+    summary = job(config, "--run-id", "a")
+    assert summary["exit_code"] == 0, summary
+    read = tables(spark, config).read
+    assert read("gold.models").first()["mean"] == pytest.approx(3.5, abs=0.01)
+    for row in read("gold.recommendations").collect():
+        user = int(row["user_id"].removeprefix("user-"))
+        assert [item["item_id"] for item in row["items"]] == [
+            f"item-{left_out(user)}",
+            f"item-{(left_out(user) + 3) % N}",
+        ]
+        assert [item["score"] for item in row["items"]] == pytest.approx([5, 2], abs=0.3)
+
+
 def test_a_run_id_with_another_configuration_is_refused(spark, tmp_path, job) -> None:
     config = configuration(tmp_path, write_csv(tmp_path / "log.csv", purchases()))
     stages = ("ingest", "build_features", "train_als")

@@ -37,7 +37,7 @@ def test_popular_items_come_in_order_without_the_seen_and_ties_by_index() -> Non
 
 def ranker_of(factors: np.ndarray, items: np.ndarray) -> Ranker:
     popularity = np.arange(12, 0, -1).astype(np.float32)
-    solve = rows_solve(factors, Ials(0.2, 0.02), 100, 1e-6)
+    solve = rows_solve(factors, Ials(0.2, 0.02), 100, 1e-10)
     return with_model(popularity_ranker(NAMES, popularity), items, solve)
 
 

@@ -1,0 +1,116 @@
+"""Models in the tables: which there are, their factors by epoch, and the objective that they were fitted to."""
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pyspark.sql import DataFrame, Row
+from pyspark.sql import functions as f
+
+from recsys_spark.als.objective import Explicit, HuKorenVolinsky, Ials, Objective
+from recsys_spark.config import Als, Config
+from recsys_spark.errors import DataError
+from recsys_spark.runs import Run
+from recsys_spark.schemas import SCHEMAS
+
+INDEX = {"items": "item_index", "users": "user_index"}
+STATE = {"items": "gold.item_factors", "users": "gold.user_factors"}
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int32]
+
+
+def objective_of(als: Als) -> Objective:
+    """Return the objective that a configuration names."""
+    if als.objective == "hu_koren_volinsky":
+        return HuKorenVolinsky(als.alpha, als.regularization, als.nu)
+    if als.objective == "explicit":
+        return Explicit(als.regularization, als.nu)
+    return Ials(als.alpha0, als.regularization, als.nu)
+
+
+def model_of(run: Run) -> Row:
+    """Return the row of gold.models of this run, or else of the model trained last."""
+    own = run.tables.find("gold.models", {"model_id": run.run_id})
+    newest = own or run.tables.find("gold.models", {})
+    if newest is None:
+        raise DataError(f"{run.tables.path('gold.models')}: no model; run train_als first")
+    return _row(run, newest.note["slice"]["model_id"], newest.version)
+
+
+def model_to_start_from(run: Run, side: str) -> Row | None:
+    """Return the model that als.warm_start names: one of the same rank with factors of the moving side.
+
+    None where it says `none`, or `latest` and none fits. Raises DataError where a named model does not fit.
+    """
+    als = run.config.als
+    if als.warm_start == "none":
+        return None
+    if als.warm_start != "latest":
+        commit = run.tables.find("gold.models", {"model_id": als.warm_start})
+        if commit is None:
+            raise DataError(f"als.warm_start: {als.warm_start}: gold.models has no such model; name one or `latest`")
+        row = _row(run, als.warm_start, commit.version)
+        if not _fits(row, als.rank, side):
+            raise DataError(
+                f"als.warm_start: {als.warm_start}: its rank is {_rank(row)} and its {row['moving_side']} moved; this "
+                f"training has rank {als.rank} and {side} move"
+            )
+        return row
+    for commit in run.tables.commits("gold.models", {}):
+        row = _row(run, commit.note["slice"]["model_id"], commit.version)
+        if row["model_id"] != run.run_id and _fits(row, als.rank, side):
+            return row
+    return None
+
+
+def _row(run: Run, model_id: str, version: int) -> Row:
+    row = run.tables.read_slice("gold.models", {"model_id": model_id}, version).first()
+    assert row is not None
+    return row
+
+
+def _rank(model: Row) -> int:
+    return Config.model_validate_json(model["config"]).als.rank
+
+
+def _fits(model: Row, rank: int, side: str) -> bool:
+    """Whether a training can start from a model: items' factors are always there, users' where they moved."""
+    return model["kind"] == "als" and _rank(model) == rank and side in ("items", model["moving_side"])
+
+
+def read_factors(run: Run, table: str, model_id: str, epoch: int) -> tuple[Ints, Floats, Floats]:
+    """Return indices (n,), ascending, factors (n, rank) and biases (n,) of a model after an epoch."""
+    index = next(column for column in INDEX.values() if column in SCHEMAS[table].names)
+    rows = run.tables.read_slice(table, {"model_id": model_id, "epoch": epoch}).toArrow()
+    rows = rows.sort_by(index).combine_chunks()
+    if rows.num_rows == 0:
+        raise DataError(
+            f"{table}: no factors of model {model_id} after epoch {epoch}; train it again under a new run id"
+        )
+    factors = rows.column("factors").combine_chunks().flatten().to_numpy().reshape(rows.num_rows, -1)
+    biases = np.zeros(rows.num_rows, np.float32)
+    if "bias" in rows.column_names:
+        biases = rows.column("bias").fill_null(0.0).to_numpy().astype(np.float32)
+    return rows.column(index).to_numpy(), np.ascontiguousarray(factors), biases
+
+
+def factor_rows(indices: Ints, factors: Floats, index: str) -> pa.RecordBatch:
+    """Return (index, factors) of factors (n, rank) as they stand in a table."""
+    offsets = pa.array(np.arange(len(factors) + 1, dtype=np.int32) * factors.shape[1])
+    lists = pa.ListArray.from_arrays(offsets, pa.array(factors.ravel(), pa.float32()))
+    return pa.RecordBatch.from_arrays([pa.array(indices, pa.int32()), lists], names=[index, "factors"])
+
+
+def write_factors(
+    run: Run, table: str, frame: DataFrame, epoch: int, note: dict[str, object], biases: DataFrame | None
+) -> None:
+    """Append (index, factors) of an epoch of the run's model, in one commit that a second try does not repeat.
+
+    biases: (item_index, bias), or None where the model has none.
+    """
+    if "bias" in SCHEMAS[table].names:
+        bias = f.lit(None).cast("float") if biases is None else f.col("bias").cast("float")
+        joined = frame if biases is None else frame.join(f.broadcast(biases), "item_index", "left")
+        frame = joined.withColumn("bias", bias)
+    whole = frame.withColumn("model_id", f.lit(run.run_id)).withColumn("epoch", f.lit(epoch))
+    run.tables.append_step(table, whole, {"model_id": run.run_id}, epoch, note, ("model_id", "epoch"))
