@@ -1,126 +1,229 @@
 """Seconds an epoch of ALS, beside implicit and Spark MLlib, on the same interactions, cores and session.
 
-    python -m benchmarks.train --users 60000 --items 10000 --interactions 5000000 --rank 64 --peers implicit,mllib
+    python -m benchmarks.train --users 60000 --items 10000 --interactions 5000000 --rank 64 --epochs 16 \
+        --peers implicit,mllib --json data/bench-train.json
 
-An epoch's time is the median of those after the first. implicit runs with one BLAS thread and as many threads as
-cores; MLlib on a cached input, as the difference of two fits divided by their difference in iterations.
+Every system runs in a process of its own, one after another. An epoch's time is the median of those after the
+first. implicit runs in float32 with one BLAS thread and as many threads as cores; MLlib on a cached input, with the
+number of blocks that is fastest, its epoch from the difference of two fits.
 """
 
 import argparse
 import json
 import os
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import scipy.sparse as sp
+from numpy.typing import NDArray
 from pyspark.ml.recommendation import ALS
 from pyspark.sql import DataFrame
-from threadpoolctl import threadpool_limits
 
 from benchmarks.machine import machine
+from benchmarks.memory import peak_memory
 from benchmarks.synthetic import interactions
+from recsys_spark.als import kernels
 from recsys_spark.als.initial import initial_factors
+from recsys_spark.als.linalg import eigenbasis, gramian, one_thread, rotate
 from recsys_spark.als.objective import Ials
 from recsys_spark.als.trainer import Settings, train
 from recsys_spark.blocks import store
 from recsys_spark.config import Als
 from recsys_spark.session import spark_session
 
-ALPHA0, REGULARIZATION = 0.1, 0.003
+OBJECTIVE = Ials(alpha0=0.1, regularization=0.003)
+MEMORY = {"spark.driver.memory": "12g"}
+
+Floats = NDArray[np.float32]
 
 
-@contextmanager
-def timed(rows: dict[str, float], name: str) -> Iterator[None]:
-    """Put the seconds of a with-block under a name."""
-    started = time.perf_counter()
-    yield
-    rows[name] = time.perf_counter() - started
-
-
-def ours(frame: DataFrame, n: int, n_items: int, rank: int, epochs: int) -> dict[str, float]:
-    """Train by this package: seconds from DataFrame to blocks, and an epoch's median."""
-    rows: dict[str, float] = {}
+def ours(given: argparse.Namespace) -> dict[str, float]:
+    """Train by this package: seconds from DataFrame to the first epoch, an epoch's median, the objective."""
+    frame = _cached(given)
     defaults = Als()
-    with timed(rows, "prepare"):
-        n_blocks = store.n_blocks(n, defaults.block_interactions, defaults.min_blocks)
-        blocks = store.build(frame, np.arange(n_items, dtype=np.int32), n_blocks)
-    start = initial_factors(np.arange(n_items), rank, 1, 0.1)
-    done = list(train(blocks, start, Ials(ALPHA0, REGULARIZATION), Settings(epochs)))
-    rows["epoch"] = statistics.median(epoch.seconds for epoch in done[1:])
+    with peak_memory() as peaks:
+        started = time.perf_counter()
+        n_blocks = store.n_blocks(given.interactions, defaults.block_interactions, os.cpu_count() or 1)
+        blocks = store.build(frame, np.arange(given.items, dtype=np.int32), n_blocks)
+        prepared = time.perf_counter() - started
+        done = list(train(blocks, _start(given), OBJECTIVE, Settings(given.epochs)))
     blocks.close()
-    return rows
+    return {
+        "epoch": statistics.median(epoch.seconds for epoch in done[1:]),
+        "jobs": statistics.mean(epoch.jobs for epoch in done[1:]),
+        "prepare": prepared,
+        "objective": done[-1].objective,
+        **{f"peak_{name}": size for name, size in peaks.items()},
+    }
 
 
-def implicit(table: pa.Table, shape: tuple[int, int], rank: int, epochs: int, cg: bool) -> dict[str, float]:
+def mllib(given: argparse.Namespace) -> dict[str, float]:
+    """Train by Spark MLlib: an epoch from the difference of two fits, prepare from what is left of the shorter."""
+    frame = _cached(given)
+
+    def fit(rank: int, iterations: int, n_blocks: int) -> float:
+        als = ALS(rank=rank, maxIter=iterations, implicitPrefs=True, userCol="row", itemCol="column", seed=1,
+                  ratingCol="value", numUserBlocks=n_blocks, numItemBlocks=n_blocks)  # fmt: skip
+        started = time.perf_counter()
+        als.fit(frame)
+        return time.perf_counter() - started
+
+    cores = os.cpu_count() or 1
+    fit(8, 1, cores)  # warm
+    tried = {n: fit(min(given.rank, 32), 1, n) for n in (cores, 2 * cores, 10)}
+    best = min(tried, key=lambda n: tried[n])
+    with peak_memory() as peaks:
+        short, long = fit(given.rank, 1, best), fit(given.rank, 3, best)
+    epoch = (long - short) / 2
+    return {
+        "epoch": epoch,
+        "blocks": best,
+        "prepare": max(short - epoch, 0.0),
+        **{f"peak_{name}": size for name, size in peaks.items()},
+    }
+
+
+def implicit(given: argparse.Namespace, cg: bool) -> dict[str, float]:
     """Train by implicit, conjugate gradient with 3 steps or Cholesky."""
-    import scipy.sparse as sp
     from implicit.als import AlternatingLeastSquares
 
-    row, column, value = (table.column(name).to_numpy() for name in ("row", "column", "value"))
-    matrix = sp.csr_matrix((value, (row, column)), shape)
     model = AlternatingLeastSquares(
-        factors=rank, iterations=epochs, regularization=1.0, dtype=np.float32, use_cg=cg, use_gpu=False,
+        factors=given.rank, iterations=given.epochs, regularization=1.0, dtype=np.float32, use_cg=cg, use_gpu=False,
         num_threads=os.cpu_count(), random_state=1,
     )  # fmt: skip
     seconds: list[float] = []
-    with threadpool_limits(1):
+    matrix = _matrix(given)
+    with peak_memory() as peaks, one_thread():
         model.fit(matrix, show_progress=False, callback=lambda _, took, *__: seconds.append(took))
-    return {"epoch": statistics.median(seconds[1:])}
+    return {"epoch": statistics.median(seconds[1:]), "peak_total": peaks["total"]}
 
 
-def mllib(frame: DataFrame, rank: int) -> dict[str, float]:
-    """Train by Spark MLlib: an epoch from the difference of two fits, prepare from what is left of the shorter."""
-    times = {}
-    for iterations in (1, 3):
-        als = ALS(rank=rank, maxIter=iterations, implicitPrefs=True, userCol="row", itemCol="column",
-                  ratingCol="value", numUserBlocks=4, numItemBlocks=4, seed=1)  # fmt: skip
-        started = time.perf_counter()
-        als.fit(frame)
-        times[iterations] = time.perf_counter() - started
-    epoch = (times[3] - times[1]) / 2
-    return {"epoch": epoch, "prepare": times[1] - epoch}
+def exact(given: argparse.Namespace) -> dict[str, float]:
+    """Return the objective after as many epochs of exact solves from the same start."""
+    by_user = _matrix(given)
+    by_item = by_user.T.tocsr()
+    n_users, n_items = by_user.shape
+    reg_users = OBJECTIVE.row_regularization(np.diff(by_user.indptr), n_items)
+    reg_items = OBJECTIVE.row_regularization(np.diff(by_item.indptr), n_users)
+    y = _start(given)
+    for _ in range(given.epochs):
+        x = _solved(by_user, y, reg_users)
+        y = _solved(by_item, x, reg_items)
+    loss = OBJECTIVE.a0 * float((gramian(x) * gramian(y)).sum())
+    loss += float(reg_users.astype(np.float64) @ (x * x).sum(axis=1) + reg_items.astype(np.float64) @ (y * y).sum(1))
+    rows = np.repeat(np.arange(n_users), np.diff(by_user.indptr))
+    for begin in range(0, by_user.nnz, 1 << 20):
+        part = slice(begin, begin + (1 << 20))
+        scores = np.einsum("ij,ij->i", x[rows[part]], y[by_user.indices[part]])
+        loss += float((by_user.data[part] * (scores - 1) ** 2).sum(dtype=np.float64))
+    return {"objective": loss}
+
+
+def _solved(matrix: sp.csr_matrix, others: Floats, reg: Floats) -> Floats:
+    """Solve every row until float32 can do no better; the tests hold this kernel against dense normal equations."""
+    values, basis = eigenbasis(gramian(others))
+    rotated = rotate(others, basis)
+    out = np.empty((matrix.shape[0], others.shape[1]), np.float32)
+
+    def part(begin: int) -> None:
+        rows = slice(begin, begin + 4096)
+        offsets = matrix.indptr[begin : begin + 4097]
+        kernels.solve_rows(offsets, matrix.indices, matrix.data, matrix.data, rotated,
+                           np.float32(OBJECTIVE.a0) * values, reg[rows], 1000, 1e-12, out[rows])  # fmt: skip
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(part, range(0, len(out), 4096)))
+    return rotate(out, basis.T)
+
+
+def _start(given: argparse.Namespace) -> Floats:
+    return initial_factors(np.arange(given.items), given.rank, 1, 0.1)
+
+
+def _table(given: argparse.Namespace) -> pa.Table:
+    return interactions(given.users, given.items, given.interactions)
+
+
+def _matrix(given: argparse.Namespace) -> sp.csr_matrix:
+    row, column, value = (_table(given).column(name).to_numpy() for name in ("row", "column", "value"))
+    return sp.csr_matrix((value, (row, column)), (given.users, given.items))
+
+
+def _cached(given: argparse.Namespace) -> DataFrame:
+    spark = spark_session("benchmark: train", settings=MEMORY)
+    frame = spark.createDataFrame(_table(given)).repartition(2 * (os.cpu_count() or 1)).cache()
+    frame.count()
+    return frame
+
+
+SYSTEMS = {
+    "recsys-spark": ours,
+    "exact": exact,
+    "implicit cg": lambda given: implicit(given, cg=True),
+    "implicit cholesky": lambda given: implicit(given, cg=False),
+    "mllib": mllib,
+}
+
+
+def _arguments() -> argparse.Namespace:
+    cli = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    cli.add_argument("--users", type=int, default=60_000)
+    cli.add_argument("--items", type=int, default=10_000)
+    cli.add_argument("--interactions", type=int, default=5_000_000)
+    cli.add_argument("--rank", type=int, default=64)
+    cli.add_argument("--epochs", type=int, default=16)
+    cli.add_argument("--peers", default="implicit,mllib,exact", help="of implicit, mllib and exact")
+    cli.add_argument("--json", type=Path)
+    cli.add_argument("--system", choices=SYSTEMS, help=argparse.SUPPRESS)
+    return cli.parse_args()
+
+
+def _measured(system: str) -> dict[str, float]:
+    """Run one system in a process of its own, with this command's arguments."""
+    command = [sys.executable, "-m", "benchmarks.train", *sys.argv[1:], "--system", system]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def ratios(rows: dict[str, dict[str, float]]) -> dict[str, float]:
+    """Return ours by theirs, of what was measured."""
+    own = rows["recsys-spark"]
+    found = {}
+    for name in ("implicit cg", "implicit cholesky", "mllib"):
+        if name in rows:
+            found[f"epoch_vs_{name.replace(' ', '_')}"] = own["epoch"] / rows[name]["epoch"]
+    if "mllib" in rows:
+        found["prepare_vs_mllib"] = own["prepare"] / rows["mllib"]["prepare"]
+        found["peak_memory_vs_mllib"] = own["peak_total"] / rows["mllib"]["peak_total"]
+    if "exact" in rows:
+        found["objective_vs_exact"] = own["objective"] / rows["exact"]["objective"]
+    return found
 
 
 def main() -> None:
     """Measure, print a table and the ratios, and write them as JSON."""
-    cli = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    for name, default in (
-        ("users", 60_000),
-        ("items", 10_000),
-        ("interactions", 5_000_000),
-        ("rank", 64),
-        ("epochs", 6),
-    ):
-        cli.add_argument(f"--{name}", type=int, default=default)
-    cli.add_argument("--peers", default="implicit,mllib")
-    cli.add_argument("--json", type=Path)
-    given = cli.parse_args()
-    table = interactions(given.users, given.items, given.interactions)
-    spark = spark_session("benchmark: train")
-    frame = spark.createDataFrame(table).repartition(4).cache()
-    n = frame.count()
-    rows = {"recsys-spark": ours(frame, n, given.items, given.rank, given.epochs)}
-    ratios = {}
-    if "implicit" in given.peers:
-        shape = (given.users, given.items)
-        for name, cg in (("cg", True), ("cholesky", False)):
-            rows[f"implicit {name}"] = implicit(table, shape, given.rank, given.epochs if cg else 3, cg)
-            ratios[f"epoch_vs_implicit_{name}"] = rows["recsys-spark"]["epoch"] / rows[f"implicit {name}"]["epoch"]
-    if "mllib" in given.peers:
-        rows["mllib"] = mllib(frame, given.rank)
-        ratios["epoch_vs_mllib"] = rows["recsys-spark"]["epoch"] / rows["mllib"]["epoch"]
-        ratios["prepare_vs_mllib"] = rows["recsys-spark"]["prepare"] / rows["mllib"]["prepare"]
-    spark.stop()
-    for name, seconds in rows.items():
-        print(f"{name:20}", "  ".join(f"{what} {value:.2f} s" for what, value in seconds.items()))
-    print("  ".join(f"{name} {value:.3f}" for name, value in ratios.items()))
+    given = _arguments()
+    if given.system:
+        print(json.dumps(SYSTEMS[given.system](given)))
+        return
+    peers = given.peers.split(",")
+    rows = {name: _measured(name) for name in SYSTEMS if name == "recsys-spark" or name.split()[0] in peers}
+    for name, row in rows.items():
+        print(f"{name:20}", "  ".join(f"{what} {value:,.2f}" for what, value in row.items()))
+    found = ratios(rows)
+    print("  ".join(f"{name} {value:.4f}" for name, value in found.items()))
     if given.json:
-        arguments = {name: value for name, value in vars(given).items() if name != "json"}
-        result = {"machine": machine(), "arguments": arguments | {"n": n}, "rows": rows, "ratios": ratios}
+        arguments: dict[str, Any] = {
+            name: value for name, value in vars(given).items() if name not in ("json", "system")
+        }
+        result = {"machine": machine(), "arguments": arguments, "rows": rows, "ratios": found}
         given.json.parent.mkdir(parents=True, exist_ok=True)
         given.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 

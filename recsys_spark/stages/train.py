@@ -11,6 +11,7 @@ from pyspark.sql import functions as f
 from pyspark.sql.types import StructType
 
 import recsys_spark
+from recsys_spark import memory
 from recsys_spark.als import passes, trainer
 from recsys_spark.als.initial import initial_factors
 from recsys_spark.als.objective import Objective
@@ -159,6 +160,10 @@ def _training_data(run: Run, inputs: dict[str, int]) -> _TrainingData:
     moving = als.moving_side
     if moving == "auto":
         moving = "users" if sizes["users"] < sizes["items"] else "items"
+    n_blocks = store.n_blocks(sizes["n"], als.block_interactions, als.min_blocks)
+    n_rows, n_columns = (sizes["items"], sizes["users"]) if moving == "users" else (sizes["users"], sizes["items"])
+    need = memory.Need(n_columns, als.rank, n_blocks, -(-sizes["n"] // n_blocks), -(-n_rows // n_blocks))
+    memory.check(run.spark, need, moving)
     users, items = (run.tables.read(name, inputs[name]) for name in ("gold.user_ids", "gold.item_ids"))
     values, mean, biases = _without_baseline(als, pairs.select("user_id", "item_id", "weight"))
     coded = ids.encode(values, users, items)
@@ -177,7 +182,7 @@ def _training_data(run: Run, inputs: dict[str, int]) -> _TrainingData:
         histories,
         present.column("column").to_numpy(),
         present.column("hash").to_numpy(),
-        store.n_blocks(sizes["n"], als.block_interactions, als.min_blocks),
+        n_blocks,
         mean,
         None if biases is None else items.join(biases, "item_id").select("item_index", "bias"),
     )

@@ -1,6 +1,5 @@
 """The pipeline under spark-submit, on local[2] and on a real standalone cluster: the same bytes as plain python."""
 
-import hashlib
 import json
 import os
 import subprocess
@@ -8,16 +7,14 @@ import sys
 import zipfile
 from pathlib import Path
 
-import deltalake
-import numpy as np
 import pytest
 
-from deploy.standalone.cluster import SPARK_HOME, cluster
-from recsys_spark.session import DELTA_PACKAGE, delta_is_bundled
+from deploy.standalone.cluster import cluster
+from tests.cluster.submit import PROJECT, digest, submit
 from tests.jobs.shop import AS_OF, configuration, purchases, write_csv
 
 pytestmark = pytest.mark.cluster
-PROJECT = Path(__file__).parents[2]
+PIPELINE = PROJECT / "jobs/pipeline.py"
 
 
 @pytest.fixture(scope="module")
@@ -42,24 +39,18 @@ def run(command: list[str], folder: Path, seed: int) -> str:
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert json.loads(done.stdout.splitlines()[-1])["status"] == "ok"
-    rows = deltalake.DeltaTable(str(folder / "tables/gold/item_factors")).to_pyarrow_table().sort_by("item_index")
-    return hashlib.sha256(np.array(rows["factors"].to_pylist(), np.float32).tobytes()).hexdigest()
-
-
-def submit(master: str, package: Path) -> list[str]:
-    delta = [] if delta_is_bundled() else ["--packages", DELTA_PACKAGE]
-    quiet = ["--conf", "spark.ui.enabled=false", "--conf", "spark.sql.shuffle.partitions=4"]
-    return [str(SPARK_HOME / "bin/spark-submit"), "--master", master, *delta, *quiet,
-            "--py-files", str(package), str(PROJECT / "jobs/pipeline.py")]  # fmt: skip
+    return digest(folder / "tables")
 
 
 def test_plain_python_spark_submit_and_a_standalone_cluster_end_at_the_same_bytes(
     package: Path, tmp_path: Path
 ) -> None:
-    digests = {"python": run([sys.executable, str(PROJECT / "jobs/pipeline.py")], tmp_path / "python", seed=1)}
+    digests = {"python": run([sys.executable, str(PIPELINE)], tmp_path / "python", seed=1)}
+    zipped = ["--py-files", str(package)]
     for cores in (1, 2, 4):
-        digests[f"local[{cores}]"] = run(submit(f"local[{cores}]", package), tmp_path / f"local-{cores}", seed=cores)
+        command = submit(f"local[{cores}]", PIPELINE, *zipped)
+        digests[f"local[{cores}]"] = run(command, tmp_path / f"local-{cores}", seed=cores)
     for workers in (1, 2):
         with cluster(workers) as (url, _):
-            digests[f"{workers} workers"] = run(submit(url, package), tmp_path / f"workers-{workers}", seed=9)
+            digests[f"{workers} workers"] = run(submit(url, PIPELINE, *zipped), tmp_path / f"workers-{workers}", seed=9)
     assert len(set(digests.values())) == 1, digests

@@ -1,0 +1,106 @@
+"""What training needs of memory, counted from sizes, and what there is: refused before it starts where it does not fit.
+
+The counts are those of docs/algorithm.md ("Memory"), which has them beside measurements.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from pyspark.sql import SparkSession
+
+from recsys_spark.blocks.store import COLLECTED_BYTES
+from recsys_spark.errors import ConfigError
+
+_MB = 1 << 20
+_GB = 1 << 30
+
+# A Python process with NumPy, Numba, PyArrow and pyspark imported.
+INTERPRETER = 230 * _MB
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a training of n_columns moving rows at a rank needs, in blocks of so many interactions and rows."""
+
+    n_columns: int
+    rank: int
+    n_blocks: int
+    block_interactions: int
+    block_rows: int
+
+    @property
+    def moving(self) -> int:
+        """Bytes of one array of the moving side's size."""
+        return 4 * self.n_columns * self.rank
+
+    @property
+    def worker(self) -> int:
+        """Bytes of a Python worker: what it is sent, what it adds up, its result as bytes; a block and its rows.
+
+        Building a block holds more of its interactions at once than a pass does, but no factors.
+        """
+        rows = 4 * self.block_rows * self.rank
+        a_pass = 4 * self.moving + 2 * rows + 16 * self.block_interactions
+        return INTERPRETER + max(a_pass, 64 * self.block_interactions)
+
+    @property
+    def driver(self) -> int:
+        """Bytes of the Python driver: the arrays of the moving side's conjugate gradient, and the parts it adds up."""
+        collected = min(self.n_blocks * self.moving, max(COLLECTED_BYTES, 2 * self.moving))
+        return INTERPRETER + 8 * self.moving + 2 * collected
+
+
+def check(spark: SparkSession, need: Need, side: str) -> None:
+    """Raise ConfigError, with the numbers and the setting to change, where a training does not fit."""
+    context = spark.sparkContext
+    conf = context.getConf()
+    what = f"als.rank: {need.rank}: {need.n_columns:,} moving {side} at this rank"
+    remedy = f"lower als.rank, let the other side move (als.moving_side is not {side}), or"
+    limit = _bytes(spark, str(conf.get("spark.driver.maxResultSize", "1g")))
+    if limit and need.moving > limit:
+        raise ConfigError(
+            f"{what} are {_gb(need.moving)} that each pass sends to the driver, above spark.driver.maxResultSize of "
+            f"{_gb(limit)}: {remedy} raise that"
+        )
+    local = str(context.master).startswith("local")
+    here = need.driver + (context.defaultParallelism * need.worker if local else 0)
+    there = available()
+    if here > there:
+        raise ConfigError(
+            f"{what} need {_gb(here)} beside the JVM on this machine, which has {_gb(there)} left: {remedy} take a "
+            "larger machine"
+        )
+    python = conf.get("spark.executor.pyspark.memory", None)
+    cores = int(str(conf.get("spark.executor.cores", "1")))
+    if python and need.worker * cores > _bytes(spark, python):
+        raise ConfigError(
+            f"{what} need {_gb(need.worker)} in each of an executor's {cores} Python workers, above "
+            f"spark.executor.pyspark.memory of {python}: {remedy} raise that, or lower als.block_interactions"
+        )
+
+
+def available() -> int:
+    """Return the bytes of memory that this machine, or the container around this process, has left."""
+    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for line in _read("/proc/meminfo").splitlines():
+        if line.startswith("MemAvailable:"):
+            free = int(line.split()[1]) * 1024
+    limit, used = _read("/sys/fs/cgroup/memory.max").strip(), _read("/sys/fs/cgroup/memory.current").strip()
+    return min(free, int(limit) - int(used)) if limit.isdigit() and used.isdigit() else free
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="ascii")
+    except OSError:
+        return ""
+
+
+def _bytes(spark: SparkSession, size: str) -> int:
+    utils = spark.sparkContext._jvm.org.apache.spark.network.util.JavaUtils  # type: ignore[union-attr]
+    return int(utils.byteStringAsBytes(size))
+
+
+def _gb(size: int) -> str:
+    return f"{size / _GB:.1f} GB"

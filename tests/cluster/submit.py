@@ -1,0 +1,27 @@
+"""How tests on clusters submit jobs, and how they compare the models that these leave."""
+
+import hashlib
+from pathlib import Path
+
+import deltalake
+import numpy as np
+
+from deploy.standalone.cluster import SPARK_HOME
+from recsys_spark.session import DELTA_PACKAGE, delta_is_bundled
+
+PROJECT = Path(__file__).parents[2]
+
+
+def submit(master: str, job: Path, *options: str) -> list[str]:
+    """Return the command that submits a job, to which its arguments are added."""
+    delta = [] if delta_is_bundled() else ["--packages", DELTA_PACKAGE]
+    quiet = ["--conf", "spark.ui.enabled=false", "--conf", "spark.sql.shuffle.partitions=4"]
+    return [str(SPARK_HOME / "bin/spark-submit"), "--master", master, *delta, *quiet, *options, str(job)]
+
+
+def digest(tables: Path) -> str:
+    """Return the SHA-256 of the items' factors after the last epoch, in the order of item_index."""
+    rows = deltalake.DeltaTable(str(tables / "gold/item_factors")).to_pyarrow_table().sort_by("item_index").to_pylist()
+    last = max(row["epoch"] for row in rows)
+    factors = [row["factors"] for row in rows if row["epoch"] == last]
+    return hashlib.sha256(np.array(factors, np.float32).tobytes()).hexdigest()

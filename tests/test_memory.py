@@ -1,0 +1,41 @@
+import pytest
+from pyspark.sql import SparkSession
+
+from recsys_spark.errors import ConfigError
+from recsys_spark.memory import INTERPRETER, Need, available, check
+
+
+def test_what_training_needs_is_what_the_page_counts() -> None:
+    need = Need(n_columns=1000, rank=10, n_blocks=3, block_interactions=500, block_rows=20)
+    assert need.moving == 4 * 1000 * 10
+    assert need.worker == INTERPRETER + 4 * 40_000 + 2 * 4 * 20 * 10 + 16 * 500
+    assert need.driver == INTERPRETER + 8 * 40_000 + 2 * 3 * 40_000
+
+
+def test_what_fits_is_let_through(spark: SparkSession) -> None:
+    check(spark, Need(10_000, 64, 2, 100_000, 5_000), "items")
+
+
+@pytest.mark.parametrize(
+    ("need", "words"),
+    [
+        (
+            Need(500_000_000, 64, 4, 1000, 1000),
+            r"als\.rank: 64: 500,000,000 moving items .* above spark\.driver\.maxRes",
+        ),
+        (
+            Need(1000, 64, 4, 10**12, 1000),
+            r"moving items at this rank need .* GB beside the JVM on this machine, which",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_the_numbers_and_the_remedy(
+    spark: SparkSession, need: Need, words: str
+) -> None:
+    with pytest.raises(ConfigError, match=words) as error:
+        check(spark, need, "items")
+    assert "lower als.rank, let the other side move" in str(error.value)
+
+
+def test_there_is_memory_left() -> None:
+    assert 2**26 < available() < 2**50
