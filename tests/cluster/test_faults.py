@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from tests.jobs.shop import AS_OF, configuration, purchases, write_csv
 
 pytestmark = pytest.mark.cluster
 
-EPOCHS = 10
+EPOCHS = 8
 N_BLOCKS = 6
 STRUCK = 3  # the epoch at which faults happen
 TRAIN = PROJECT / "jobs/train_als.py"
@@ -42,33 +43,42 @@ POINTS = {
 }
 
 
-def train_to(point: str, marker: str = "") -> None:
-    """Run the training of the command line until it dies at a point, by real signals; for a process of its own."""
+def train_to(point: str, victim: str = "") -> None:
+    """Run the training of the command line until a real signal strikes at a point; for a process of its own."""
     die = partial(os.killpg, os.getpgid(0), signal.SIGKILL)  # the driver is a Python and a Java process
     if point == "after the blocks are built":
-        store.build = _then(store.build, die)
+        store.build = _striking(store.build, 1, after=die)
     elif point == "between passes":
-        trainer.MovingSystem.solve = _first(die, trainer.MovingSystem.solve, STRUCK)  # type: ignore[method-assign]
+        strike = partial(kill_executor, int(victim)) if victim else die
+        trainer.MovingSystem.solve = _striking(trainer.MovingSystem.solve, STRUCK, before=strike)
     elif point == "before the commit":
-        train._save = _first(die, train._save, STRUCK)
+        train._save = _striking(train._save, STRUCK, before=die)
     elif point == "after the commit":
-        train._save = _then(train._save, die, STRUCK)
+        train._save = _striking(train._save, STRUCK, after=die)
     else:
-        strike = die if point == "in the users' job" else partial(_die_once, marker)
-        trainer.rows_pass = partial(_struck_rows_pass, strike)  # type: ignore[assignment]
+        trainer.rows_pass = partial(_struck_rows_pass, partial(_die_once, victim) if victim else die)
     raise SystemExit(train.main())
 
 
-def _first(die: Callable[[], None], work: Callable[..., Any], call: int) -> Callable[..., Any]:
-    """Let a function's n-th call die before it starts."""
-    calls = iter(range(1, EPOCHS + 1))
-    return lambda *arguments: die() if next(calls) == call else work(*arguments)
+def _striking(
+    work: Callable[..., Any],
+    call: int,
+    before: Callable[[], None] | None = None,
+    after: Callable[[], None] | None = None,
+) -> Callable[..., Any]:
+    """Strike before or after the n-th call of a function."""
+    calls = count(1)
 
+    def struck(*arguments: Any) -> Any:
+        now = next(calls) == call
+        if now and before:
+            before()
+        result = work(*arguments)
+        if now and after:
+            after()
+        return result
 
-def _then(work: Callable[..., Any], die: Callable[[], None], call: int = 1) -> Callable[..., Any]:
-    """Let a function's n-th call die when it has ended."""
-    calls = iter(range(1, EPOCHS + 1))
-    return lambda *arguments: (work(*arguments), next(calls) == call and die())[0]
+    return struck
 
 
 def _struck_rows_pass(strike: Callable[[], None], block: Block, argument: tuple[Any, int]) -> Any:
@@ -78,12 +88,22 @@ def _struck_rows_pass(strike: Callable[[], None], block: Block, argument: tuple[
 
 
 def _die_once(marker: str) -> None:
-    """Kill this Python worker, the first that comes here."""
-    try:
+    """Kill this Python worker if it is the first that comes here."""
+    with suppress(FileExistsError):
         Path(marker).touch(exist_ok=False)
-    except FileExistsError:
-        return
-    os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def kill_executor(worker: int) -> None:
+    """Kill the one executor that is a child of a cluster's worker."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/status"):
+        with suppress(OSError):  # it has ended meanwhile
+            command = status.with_name("cmdline").read_bytes()
+            if f"\nPPid:\t{worker}\n" in status.read_text() and b"CoarseGrainedExecutorBackend" in command:
+                found.append(int(status.parent.name))
+    (executor,) = found
+    os.kill(executor, signal.SIGKILL)
 
 
 @dataclass(frozen=True)
@@ -106,12 +126,14 @@ class Shop:
             "SPARK_LOCAL_IP": "127.0.0.1",
             "PYTHONPATH": str(PROJECT),
             "PYSPARK_PYTHON": sys.executable,
+            "JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",  # as for the session of the other tests
         }
         arguments = ["--config", str(self.config), "--run-id", "a", "--as-of", AS_OF.isoformat()]
         with (tables.parent / "log").open("wb") as log:
             return subprocess.Popen(
                 [*command, *arguments, "--set", f"storage.root={tables}"],
                 env=environment,
+                cwd=tables.parent,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -153,16 +175,6 @@ def wait_for_epoch(epoch: int, tables: Path, process: subprocess.Popen[bytes]) -
         time.sleep(0.01)
 
 
-def children(parent: int) -> list[int]:
-    """Return the pids of a process's children."""
-    found = []
-    for status in Path("/proc").glob("[0-9]*/status"):
-        with suppress(OSError):  # a process that has ended meanwhile
-            if f"\nPPid:\t{parent}\n" in status.read_text():
-                found.append(int(status.parent.name))
-    return found
-
-
 @pytest.mark.parametrize("point", POINTS)
 def test_a_driver_killed_at_any_point_goes_on_to_the_same_bytes(point: str, shop: Shop, tmp_path: Path) -> None:
     tables = shop.copy(tmp_path)
@@ -174,18 +186,18 @@ def test_a_driver_killed_at_any_point_goes_on_to_the_same_bytes(point: str, shop
     assert digest(tables) == shop.digest
 
 
-def test_an_executor_killed_in_the_middle_is_replaced_and_the_model_ends_at_the_same_bytes(
-    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("moment", ["after a commit", "between passes"])
+def test_an_executor_killed_in_an_epoch_is_replaced_and_the_model_ends_at_the_same_bytes(
+    moment: str, shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tables = shop.copy(tmp_path)
-    monkeypatch.setenv("SPARK_LOCAL_DIRS", str(tmp_path / "local"))
+    tables, job = shop.copy(tmp_path), tmp_path / "job.py"
     monkeypatch.setenv("PYTHONPATH", str(PROJECT))
     with cluster(workers=2) as (url, workers):
-        process = shop.start(submit(url, TRAIN), tables)
-        wait_for_epoch(STRUCK, tables, process)
-        (executor,) = children(workers[0])
-        assert b"CoarseGrainedExecutorBackend" in Path(f"/proc/{executor}/cmdline").read_bytes()
-        os.kill(executor, signal.SIGKILL)
+        job.write_text(launcher(moment, str(workers[0])))
+        process = shop.start(submit(url, TRAIN if moment == "after a commit" else job), tables)
+        if moment == "after a commit":
+            wait_for_epoch(STRUCK, tables, process)
+            kill_executor(workers[0])
         log = shop.finish(process, tables)
     assert "Lost executor" in log
     assert digest(tables) == shop.digest
@@ -194,10 +206,9 @@ def test_an_executor_killed_in_the_middle_is_replaced_and_the_model_ends_at_the_
 def test_a_python_worker_killed_in_its_task_is_replaced_and_the_model_ends_at_the_same_bytes(
     shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tables = shop.copy(tmp_path)
+    tables, job, marker = shop.copy(tmp_path), tmp_path / "job.py", tmp_path / "killed"
     monkeypatch.setenv("PYTHONPATH", str(PROJECT))
-    job, marker = tmp_path / "job.py", tmp_path / "killed"
-    job.write_text(launcher("a Python worker", str(marker)))
+    job.write_text(launcher("in the users' job", str(marker)))
     with cluster(workers=2) as (url, _):
         shop.finish(shop.start(submit(url, job), tables), tables)
     assert marker.exists()

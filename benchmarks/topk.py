@@ -1,0 +1,193 @@
+"""Top-K for all users: our kernel and job beside the bare matrix product, implicit and Spark MLlib.
+
+    python -m benchmarks.topk --users 60000 --items 10000 --interactions 5000000 --rank 64 --k 10 \
+        --peers implicit,mllib --json data/bench-topk.json
+
+All take the same factors, trained for a few epochs, and the same histories, on the same cores. The bare product
+computes all scores, tile by tile into a buffer that stays in cache, and looks at none. Medians of three.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import scipy.sparse as sp
+from numpy.typing import NDArray
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as f
+
+from benchmarks.machine import machine
+from benchmarks.synthetic import interactions
+from recsys_spark.als.initial import initial_factors
+from recsys_spark.als.linalg import one_thread
+from recsys_spark.als.objective import Ials
+from recsys_spark.als.passes import solve_histories
+from recsys_spark.als.trainer import Settings, rows_solve, train
+from recsys_spark.blocks import store
+from recsys_spark.session import spark_session
+from recsys_spark.topk import scorer
+from recsys_spark.topk.kernels import catalog, top_k
+
+OBJECTIVE = Ials(alpha0=0.1, regularization=0.003)
+CORES = os.cpu_count() or 1
+
+Floats = NDArray[np.float32]
+
+
+def median_seconds(work: Callable[[], object], times: int = 3) -> float:
+    """Return the median of so many runs of some work, after one that is not counted."""
+    seconds = []
+    for _ in range(times + 1):
+        started = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds[1:])
+
+
+def in_threads(work: Callable[[slice], object], n: int, batch: int = 4096) -> None:
+    """Do work on batches of users, one thread a core."""
+    with one_thread(), ThreadPoolExecutor(CORES) as pool:
+        list(pool.map(work, [slice(begin, min(begin + batch, n)) for begin in range(0, n, batch)]))
+
+
+def bare_product(users: Floats, items: Floats) -> float:
+    """Return the seconds that sgemm takes for all scores, in the tiles of the kernel."""
+    columns = np.ascontiguousarray(users.T)
+
+    def work(rows: slice) -> None:
+        out = np.empty((512, 256), np.float32)
+        for begin in range(rows.start, rows.stop - 255, 256):
+            part = np.ascontiguousarray(columns[:, begin : begin + 256])
+            for tile in range(0, len(items) - 511, 512):
+                np.dot(items[tile : tile + 512], part, out=out)
+
+    whole = len(users) * len(items) / ((len(users) // 256 * 256) * (len(items) // 512 * 512))
+    return median_seconds(lambda: in_threads(work, len(users))) * whole
+
+
+def kernel(users: Floats, items: Floats, k: int, seen: sp.csr_matrix) -> float:
+    """Return the seconds of our kernel with the seen filter."""
+    found = catalog(items)
+    offsets = seen.indptr.astype(np.int64)
+
+    def work(rows: slice) -> object:
+        return top_k(users[rows], found, k, offsets[rows.start : rows.stop + 1], seen.indices)
+
+    return median_seconds(lambda: in_threads(work, len(users)))
+
+
+def job(spark: SparkSession, pairs: DataFrame, n: int, ranker: scorer.Ranker, k: int) -> float:
+    """Return the seconds of the whole Spark job: histories read, users solved and ranked, lists written."""
+    with tempfile.TemporaryDirectory() as folder:
+        return median_seconds(
+            lambda: (
+                scorer.recommend(pairs, n, ranker, k).write.format("delta").mode("overwrite").save(f"{folder}/lists")
+            )
+        )
+
+
+def implicit(users: Floats, items: Floats, k: int, seen: sp.csr_matrix) -> float:
+    """Return the seconds of implicit's recommend with its filter."""
+    from implicit.cpu.topk import topk
+
+    def work(rows: slice) -> object:
+        return topk(items, users[rows], k, filter_query_items=seen[rows], num_threads=CORES)
+
+    def everyone() -> None:
+        with one_thread():
+            for begin in range(0, len(users), 4096):
+                work(slice(begin, begin + 4096))
+
+    return median_seconds(everyone)
+
+
+def mllib(spark: SparkSession, frame: DataFrame, rank: int, k: int) -> float:
+    """Return the seconds of MLlib's recommendForAllUsers, without filter, from a model of one iteration."""
+    from pyspark.ml.recommendation import ALS
+
+    model = ALS(rank=rank, maxIter=1, implicitPrefs=True, userCol="row", itemCol="column", ratingCol="value").fit(frame)
+    started = time.perf_counter()
+    model.recommendForAllUsers(k).write.format("noop").mode("overwrite").save()
+    return time.perf_counter() - started
+
+
+def main() -> None:
+    """Measure, print a table and the ratios, and write them as JSON."""
+    cli = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    for name, default in (("users", 60_000), ("items", 10_000), ("interactions", 5_000_000), ("rank", 64), ("k", 10)):
+        cli.add_argument(f"--{name}", type=int, default=default)
+    cli.add_argument("--epochs", type=int, default=4)
+    cli.add_argument("--peers", default="implicit,mllib")
+    cli.add_argument("--json", type=Path)
+    given = cli.parse_args()
+    table = interactions(given.users, given.items, given.interactions)
+    row, column, value = (table.column(name).to_numpy() for name in ("row", "column", "value"))
+    seen = sp.csr_matrix((value, (row, column)), (given.users, given.items))
+    spark = spark_session("benchmark: topk", settings={"spark.driver.memory": "10g"})
+    with tempfile.TemporaryDirectory() as folder:
+        spark.createDataFrame(table).repartition(2 * CORES).write.parquet(f"{folder}/interactions")
+        frame = spark.read.parquet(f"{folder}/interactions")
+        blocks = store.build(frame, np.arange(given.items, dtype=np.int32), 2 * CORES)
+        start = initial_factors(np.arange(given.items), given.rank, 1, 0.1)
+        factors = list(train(blocks, start, OBJECTIVE, Settings(given.epochs)))[-1].factors
+        blocks.close()
+        solve = rows_solve(factors, OBJECTIVE, 100, 1e-6)
+        users = np.empty((given.users, given.rank), np.float32)
+        parts = [slice(begin, begin + 4096) for begin in range(0, given.users, 4096)]
+
+        def fold_in() -> None:
+            with ThreadPoolExecutor(CORES) as pool:
+                solved = pool.map(
+                    lambda rows: solve_histories(
+                        seen.indptr[rows.start : rows.stop + 1], seen.indices, seen.data, solve
+                    ),
+                    parts,
+                )
+                for rows, found in zip(parts, solved, strict=True):
+                    users[rows] = found
+
+        rows = {
+            "fold-in": median_seconds(fold_in),
+            "bare product": bare_product(users, solve.others),
+            "kernel": kernel(users, solve.others, given.k, seen),
+        }
+        ids = pa.array([f"item-{i}" for i in range(given.items)])
+        ranker = scorer.popularity_ranker(ids, np.bincount(column, minlength=given.items).astype(np.float32))
+        ranker = scorer.with_model(ranker, np.arange(given.items, dtype=np.int32), solve)
+        pairs = frame.select(
+            f.concat(f.lit("user-"), f.col("row")).alias("user_id"),
+            f.col("column").alias("item_index"),
+            f.col("value").cast("double").alias("weight"),
+        )
+        rows["job"] = job(spark, pairs, len(row), ranker, given.k)
+        if "implicit" in given.peers:
+            rows["implicit"] = implicit(users, solve.others, given.k, seen)
+        if "mllib" in given.peers:
+            rows["mllib"] = mllib(spark, frame.cache(), given.rank, given.k)
+        spark.stop()
+    ratios = {
+        "topk_vs_gemm": rows["kernel"] / rows["bare product"],
+        "job_vs_gemm": rows["job"] / rows["bare product"],
+        "fold_in_users_a_second": given.users / rows["fold-in"],
+    }
+    ratios |= {f"topk_vs_{name}": rows["kernel"] / rows[name] for name in ("implicit", "mllib") if name in rows}
+    for name, seconds in rows.items():
+        print(f"{name:14} {seconds:8.2f} s")
+    print("  ".join(f"{name} {ratio:,.3f}" for name, ratio in ratios.items()))
+    if given.json:
+        given.json.parent.mkdir(parents=True, exist_ok=True)
+        arguments = {name: value for name, value in vars(given).items() if name != "json"}
+        result = {"machine": machine(), "arguments": arguments, "rows": rows, "ratios": ratios}
+        given.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
