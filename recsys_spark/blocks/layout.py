@@ -73,12 +73,15 @@ class Block:
         return _map(self.path / f"{name}.npy")
 
     def save(self, name: str, array: Floats) -> None:
-        """Leave an array beside the block, whole or not at all."""
+        """Leave an array beside the block, whole or not at all; raises BlockMissingError where the block is not."""
         target = self.path / f"{name}.npy"
         unfinished = self.path / f"{name}.{uuid.uuid4().hex}.tmp"
-        with unfinished.open("wb") as file:
-            np.save(file, array, allow_pickle=False)
-        unfinished.rename(target)
+        try:
+            with unfinished.open("wb") as file:
+                np.save(file, array, allow_pickle=False)
+            unfinished.rename(target)
+        except FileNotFoundError as error:
+            raise BlockMissingError(str(self.path)) from error
 
     def drop(self, pattern: str) -> None:
         """Delete the arrays beside the block whose names match a glob."""

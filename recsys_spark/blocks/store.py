@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 from pyspark import RDD, Broadcast, SparkContext, StorageLevel
+from pyspark.errors import PythonException
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as f
 
@@ -116,25 +117,32 @@ class Blocks:
                 return work()
             except BlockMissingError:
                 self.rebuild()
+            except PythonException as error:  # of a task of `frame`, whose error Spark puts into words
+                if BlockMissingError.__name__ not in str(error):
+                    raise
+                self.rebuild()
         raise TryAgainError(f"blocks were lost {tries} times in a row: executors die or their disks are cleaned")
 
     def rebuild(self) -> None:
-        """Forget where the blocks are and write them again."""
+        """Forget where the blocks are, write them again, and delete what is left of the old ones."""
+        old = self.paths
         self.references.unpersist(blocking=True)
         self.references = self.references.select("*")  # a frame keeps its first plan, and that its lost cache
         self._materialise()
+        self._rdd.foreachPartition(lambda _: _delete(old))
 
     def close(self) -> None:
         """Delete the blocks."""
-        self._rdd.foreachPartition(_delete)
+        self._rdd.foreachPartition(lambda rows: _delete([row.path for row in rows]))
         self.references.unpersist()
 
     def _materialise(self) -> None:
         self.references.persist(StorageLevel.MEMORY_AND_DISK)
         self._rdd: RDD[Any] = self.references.rdd
         with described(self.references.sparkSession.sparkContext, "histories to blocks"):
-            sizes = self.references.agg(f.sum("n_rows"), f.sum("n_entries")).first()
-        self.n_rows, self.n_entries = int(sizes[0] or 0), int(sizes[1] or 0)  # type: ignore[index]
+            sizes = self.references.select("path", "n_rows", "n_entries").collect()
+        self.paths = [row.path for row in sizes]
+        self.n_rows, self.n_entries = (sum(row[place] for row in sizes) for place in (1, 2))
 
 
 def build(histories: DataFrame, columns: NDArray[np.int32], n: int) -> Blocks:
@@ -233,9 +241,9 @@ def _add_piece(pieces: Iterable[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
         yield parts[0][2], ordered_sum([rows for _, rows, _ in parts])
 
 
-def _delete(rows: Iterable[Any]) -> None:
-    for row in rows:
-        shutil.rmtree(row.path, ignore_errors=True)
+def _delete(paths: Iterable[str]) -> None:
+    for path in paths:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 @contextmanager

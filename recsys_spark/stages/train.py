@@ -67,7 +67,7 @@ def train_als(run: Run) -> None:
         run.progress(f"epoch {epoch.number} of {run.config.als.epochs}: objective {epoch.objective:,.1f}, "
                      f"{epoch.seconds:.2f} s, {epoch.jobs} jobs")  # fmt: skip
     if data.moving == "users":
-        _save_items(run, blocks, factors, objective, data, len(done.objectives), note)
+        blocks.repeat(lambda: _save_items(run, blocks, factors, objective, data, len(done.objectives), note))
     blocks.close()
     kept = _clean(run, data, len(done.objectives))
     run.outputs |= {table: run.tables.version(table) for table in {STATE[data.moving], "gold.item_factors"}}

@@ -120,9 +120,9 @@ class Shop:
     def start(self, command: list[str], tables: Path) -> subprocess.Popen[bytes]:
         """Start a job on tables, in a process group of its own; beside them are its log and what Spark keeps."""
         environment = {
+            **os.environ,
             "SPARK_MASTER": "local[2]",
             "SPARK_LOCAL_DIRS": str(tables.parent / "local"),
-            **os.environ,
             "SPARK_LOCAL_IP": "127.0.0.1",
             "PYTHONPATH": str(PROJECT),
             "PYSPARK_PYTHON": sys.executable,
@@ -170,8 +170,9 @@ def launcher(point: str, *more: str) -> str:
 def wait_for_epoch(epoch: int, tables: Path, process: subprocess.Popen[bytes]) -> None:
     """Return as soon as an epoch is committed."""
     commit = tables / f"gold/item_factors/_delta_log/{epoch - 1:020}.json"
+    log, deadline = tables.parent / "log", time.monotonic() + 180
     while not commit.exists():
-        assert process.poll() is None, (tables.parent / "log").read_text(errors="replace")[-3000:]
+        assert process.poll() is None and time.monotonic() < deadline, log.read_text(errors="replace")[-3000:]
         time.sleep(0.01)
 
 
