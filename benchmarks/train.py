@@ -179,7 +179,11 @@ def _arguments() -> argparse.Namespace:
     cli.add_argument("--interactions", type=int, default=5_000_000)
     cli.add_argument("--rank", type=int, default=64)
     cli.add_argument("--epochs", type=int, default=16)
-    cli.add_argument("--peers", default="implicit,mllib,exact", help="of implicit, mllib and exact")
+    cli.add_argument(
+        "--peers",
+        default="implicit,mllib,exact",
+        help="of implicit (or implicit cg, implicit cholesky), mllib and exact",
+    )
     cli.add_argument("--json", type=Path)
     cli.add_argument("--system", choices=SYSTEMS, help=argparse.SUPPRESS)
     return cli.parse_args()
@@ -214,7 +218,7 @@ def main() -> None:
         print(json.dumps(SYSTEMS[given.system](given)))
         return
     peers = given.peers.split(",")
-    rows = {name: _measured(name) for name in SYSTEMS if name == "recsys-spark" or name.split()[0] in peers}
+    rows = {name: _measured(name) for name in SYSTEMS if name == "recsys-spark" or {name, name.split()[0]} & set(peers)}
     for name, row in rows.items():
         print(f"{name:20}", "  ".join(f"{what} {value:,.2f}" for what, value in row.items()))
     found = ratios(rows)

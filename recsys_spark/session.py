@@ -17,6 +17,7 @@ RUNTIME = {
     "spark.sql.legacy.parquet.nanosAsLong": "true",
     "spark.sql.inMemoryColumnarStorage.compressed": "false",
     "spark.sql.execution.arrow.pyspark.enabled": "true",
+    "spark.sql.execution.arrow.maxRecordsPerBatch": "100000",
     "spark.databricks.delta.snapshotPartitions": "2",
     "spark.databricks.delta.schema.autoMerge.enabled": "false",
     "spark.databricks.delta.replaceWhere.constraintCheck.enabled": "true",

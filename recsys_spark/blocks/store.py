@@ -159,24 +159,29 @@ def build(histories: DataFrame, columns: NDArray[np.int32], n: int) -> Blocks:
         if not filled:
             return
         table = pa.Table.from_batches(filled)
-        rows, indices, values = (column.to_numpy() for column in table.columns[1:])
-        positions = np.searchsorted(shipped.value, indices).astype(np.int32)
+        pairs, values = (column.to_numpy() for column in table.columns)
+        rows, indices = (pairs >> 32).astype(np.int32), pairs.astype(np.int32)
+        named = shipped.value
+        places = np.full(named[-1] + 1, -1, np.int32)
+        places[named] = np.arange(len(named), dtype=np.int32)
+        positions = places[indices]
         settle()
-        path, n_rows = write_block(_folder(), rows, positions, values, len(shipped.value))
-        block = [table.column("block")[0].as_py()]
+        path, n_rows = write_block(_folder(), rows, positions, values, len(named))
+        block = [int(rows[0]) % n]
         yield pa.RecordBatch.from_pydict(
             {"block": block, "path": [str(path)], "n_rows": [n_rows], "n_entries": [len(rows)]},
             schema=_REFERENCES,
         )
 
-    block = f.pmod(f.col("row"), f.lit(n))
+    # One long holds both indices: what crosses to Python costs by the column.
+    pair = f.shiftleft(f.col("row").cast("long"), 32).bitwiseOR(f.col("column").cast("long"))
     triples = histories.select(
-        block.alias("block"),
-        f.col("row").cast("int"),
-        f.col("column").cast("int"),
+        f.pmod(f.col("row").cast("int"), f.lit(n)).alias("block"),
+        pair.alias("pair"),
         f.col("value").cast("float"),
     )
-    blocks = Blocks(triples.repartitionById(n, "block").mapInArrow(write, _REFERENCE), columns, n, 0, 0)
+    dealt = triples.repartitionById(n, "block").drop("block")
+    blocks = Blocks(dealt.mapInArrow(write, _REFERENCE), columns, n, 0, 0)
     blocks._materialise()
     return blocks
 
