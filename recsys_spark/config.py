@@ -217,7 +217,7 @@ class Als(_Section):
     """Most CG steps of the moving side an epoch, each one a pass over the blocks."""
     moving_shortfall: float = Field(default=0.4, gt=0, lt=1)
     """The moving side's CG stops once the objective can fall by no more than this share of what it fell by."""
-    block_interactions: int = Field(default=2_500_000, ge=1)
+    block_interactions: int = Field(default=5_000_000, ge=1)
     """Interactions that a block holds on average at most."""
     min_blocks: int = Field(default=2, ge=1, le=100_000)
     """Blocks at the least: the parallelism of a small data set."""
