@@ -1,7 +1,7 @@
 # `make help` lists the targets. Everything runs from .venv, which `make install` makes and the others ask for.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-cluster lint format zip bench-train docs clean
+.PHONY: help install demo test test-slow test-cluster lint format zip bench-train bench-scaling docs clean
 
 PYTHON_BIN := .venv/bin/python
 INSTALLED := .venv/.installed
@@ -62,6 +62,10 @@ $(BENCH): $(INSTALLED)
 
 bench-train: $(BENCH)  ## Time an epoch beside implicit and Spark MLlib (10 minutes; writes data/bench-train.json)
 	@env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(PYTHON_BIN) -m benchmarks.train --json data/bench-train.json
+
+bench-scaling: $(BENCH)  ## Time and bytes of an epoch as interactions and users grow (20 minutes; needs 20 GB)
+	@env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(PYTHON_BIN) -m benchmarks.scaling \
+	    --json data/bench-scaling.json --plot data/bench-scaling.svg
 
 docs: $(INSTALLED)  ## Write docs/configuration.md from the models
 	@$(PYTHON_BIN) -c 'from recsys_spark.config_page import reference; print(reference(), end="")' > docs/configuration.md
