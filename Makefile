@@ -60,10 +60,10 @@ $(BENCH): $(INSTALLED)
 	@.venv/bin/pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	@touch $@
 
-bench-train: $(BENCH)  ## Time an epoch beside implicit and Spark MLlib (10 minutes; writes data/bench-train.json)
+bench-train: $(BENCH)  ## Time an epoch beside implicit and Spark MLlib (4 minutes; writes data/bench-train.json)
 	@env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(PYTHON_BIN) -m benchmarks.train --json data/bench-train.json
 
-bench-scaling: $(BENCH)  ## Time and bytes of an epoch as interactions and users grow (20 minutes; needs 20 GB)
+bench-scaling: $(BENCH)  ## Time and bytes of an epoch as interactions and users grow, to 50 million
 	@env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(PYTHON_BIN) -m benchmarks.scaling \
 	    --json data/bench-scaling.json --plot data/bench-scaling.svg
 

@@ -1,6 +1,6 @@
 """What training needs of memory, counted from sizes, and what there is: refused before it starts where it does not fit.
 
-The counts are those of docs/algorithm.md ("Memory"), which has them beside measurements.
+docs/algorithm.md ("Memory") has the same counts, docs/benchmarks.md those of workers beside measurements.
 """
 
 import os

@@ -165,6 +165,8 @@ def build(histories: DataFrame, columns: NDArray[np.int32], n: int) -> Blocks:
         places = np.full(named[-1] + 1, -1, np.int32)
         places[named] = np.arange(len(named), dtype=np.int32)
         positions = places[indices]
+        if positions.min() < 0:
+            raise ValueError(f"column {indices[positions < 0][0]} is none of those that the blocks are built for")
         settle()
         path, n_rows = write_block(_folder(), rows, positions, values, len(named))
         block = [int(rows[0]) % n]

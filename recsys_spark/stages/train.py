@@ -55,9 +55,9 @@ def train_als(run: Run) -> None:
         run.say(f"training: model {run.run_id} is trained already")
         return
     data = _training_data(run, inputs)
+    done = _start(run, data)
     blocks = store.build(data.histories, data.columns, data.n_blocks)
     objective = objective_of(run.config.als)
-    done = _start(run, data)
     factors = done.factors
     for epoch in trainer.train(blocks, factors, objective, _settings(run.config.als), done.objectives):
         done.objectives.append(epoch.objective)

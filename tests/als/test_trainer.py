@@ -5,6 +5,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import scipy.sparse as sp
+from pyspark.errors import PythonException
 from pyspark.sql import SparkSession
 
 from recsys_spark.als.initial import initial_factors
@@ -174,6 +175,12 @@ def test_a_block_that_is_lost_is_noticed_where_sums_are_added_in_pieces(spark: S
     with pytest.raises(BlockMissingError, match=r"blocks \[\d\] are not"):
         blocks.total(counts_pass, 40, "counts", 320, at_once=100)
     blocks.close()
+
+
+def test_a_column_that_is_not_named_is_an_error(spark: SparkSession) -> None:
+    frame = spark.createDataFrame([(0, 1, 1.0), (0, 2, 1.0), (0, 3, 1.0)], "row int, column int, value float")
+    with pytest.raises(PythonException, match="column 2 is none of those that the blocks are built for"):
+        store.build(frame, np.array([1, 3], np.int32), 1)
 
 
 def test_a_block_yields_sums_of_the_moving_sides_size_only(spark: SparkSession) -> None:
