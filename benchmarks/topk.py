@@ -34,7 +34,8 @@ from recsys_spark.als.trainer import Settings, rows_solve, train
 from recsys_spark.blocks import store
 from recsys_spark.session import spark_session
 from recsys_spark.topk import scorer
-from recsys_spark.topk.kernels import catalog, top_k
+from recsys_spark.topk.kernels import Orders, catalog, top_k
+from recsys_spark.topk.ranker import Model, Ranker
 
 OBJECTIVE = Ials(alpha0=0.1, regularization=0.003)
 CORES = os.cpu_count() or 1
@@ -84,7 +85,7 @@ def kernel(users: Floats, items: Floats, k: int, seen: sp.csr_matrix) -> float:
     return median_seconds(lambda: in_threads(work, len(users)))
 
 
-def job(spark: SparkSession, pairs: DataFrame, n: int, ranker: scorer.Ranker, k: int) -> float:
+def job(spark: SparkSession, pairs: DataFrame, n: int, ranker: Ranker, k: int) -> float:
     """Return the seconds of the whole Spark job: histories read, users solved and ranked, lists written."""
     with tempfile.TemporaryDirectory() as folder:
         return median_seconds(
@@ -160,12 +161,18 @@ def main() -> None:
             "kernel": kernel(users, solve.others, given.k, seen),
         }
         ids = pa.array([f"item-{i}" for i in range(given.items)])
-        ranker = scorer.popularity_ranker(ids, np.bincount(column, minlength=given.items).astype(np.float32))
-        ranker = scorer.with_model(ranker, np.arange(given.items, dtype=np.int32), solve)
-        pairs = frame.select(
-            f.concat(f.lit("user-"), f.col("row")).alias("user_id"),
-            f.col("column").alias("item_index"),
-            f.col("value").cast("double").alias("weight"),
+        everything = np.ones(given.items, bool)
+        none = np.full(given.items, -1, np.int32)
+        popular = Orders.of(np.bincount(column, minlength=given.items).astype(np.float32), everything)
+        model = Model.of("als", np.arange(given.items, dtype=np.int32), solve, everything, none)
+        ranker = Ranker(ids, none, popular, model=model)
+        pairs = scorer.history_rows(
+            frame.select(
+                f.concat(f.lit("user-"), f.col("row")).alias("user_id"),
+                f.col("column").alias("item_index"),
+                f.col("value").alias("weight"),
+            ),
+            hide=f.lit(True),
         )
         rows["job"] = job(spark, pairs, len(row), ranker, given.k)
         if "implicit" in given.peers:

@@ -3,7 +3,7 @@
 import datetime as dt
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import (
@@ -111,8 +111,8 @@ class Columns(_Section):
     """Column of a quantity, rating or count of plays."""
 
 
-class Source(_Section):
-    """The event log as it is delivered."""
+class Files(_Section):
+    """Files of rows as they are delivered."""
 
     path: Paths
     """Files or globs, local or of any Hadoop file system; `package:NAME/FILE` is a file of a Python package."""
@@ -124,6 +124,21 @@ class Source(_Section):
     """Whether a CSV file names its columns in its first line; else they are named by `names`."""
     names: tuple[str, ...] | None = None
     """Names of the columns of a CSV file without header, in order."""
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        if self.format == "csv" and not self.header and not self.names:
+            raise ValueError("a csv without header needs `names`, the names of its columns in order")
+        return self
+
+    def needed(self) -> dict[str, str]:
+        """Return the columns that the files must have, by the key that names them."""
+        return {}
+
+
+class Source(Files):
+    """The event log as it is delivered."""
+
     columns: Columns = Columns()
     """Which column means what."""
     time_format: str = "iso"
@@ -135,11 +150,69 @@ class Source(_Section):
     filters: dict[str, str] = Field(default_factory=dict)
     """Rules by name: a Spark SQL expression that a row must satisfy, else it is quarantined under that name."""
 
-    @model_validator(mode="after")
-    def _consistent(self) -> "Source":
-        if self.format == "csv" and not self.header and not self.names:
-            raise ValueError("a csv without header needs `names`, the names of its columns in order")
-        return self
+    def needed(self) -> dict[str, str]:
+        """Return the columns that the files must have, by the key that names them."""
+        roles = self.columns.model_dump(exclude_none=True)
+        wanted = {f"source.columns.{role}": name for role, name in roles.items()}
+        return wanted | {f"source.types.{name}": name for name in self.types}
+
+
+class ItemColumns(_Section):
+    """Which column of the items' files means what."""
+
+    item: str = "item"
+    """Column of the item's id, as in the event log."""
+    name: str | None = None
+    """Column of the name that people know the item by."""
+    category: str | None = None
+    """Column of the item's category."""
+    valid_from: str | None = None
+    """Column of the time from which the item, or this row of it, is valid (ISO 8601)."""
+    valid_to: str | None = None
+    """Column of the time until which it is valid (ISO 8601), empty for no end."""
+
+
+class Items(Files):
+    """What is known of items; of several rows of an item the one valid since last holds, then the most frequent."""
+
+    columns: ItemColumns = ItemColumns()
+    """Which column means what."""
+    attributes: tuple[str, ...] = ()
+    """Further columns to keep, for `topk.eligible`: `attributes.NAME` there."""
+
+    def needed(self) -> dict[str, str]:
+        """Return the columns that the files must have, by the key that names them."""
+        roles = self.columns.model_dump(exclude_none=True)
+        wanted = {f"items.columns.{role}": name for role, name in roles.items()}
+        return wanted | {f"items.attributes.{name}": name for name in self.attributes}
+
+
+class UserColumns(_Section):
+    """Which column of the users' files means what."""
+
+    user: str = "user"
+    """Column of the user's id, as in the event log."""
+    segment: str = "segment"
+    """Column of the segment whose popular items are a user's fallback, such as a country."""
+
+
+class Users(Files):
+    """What is known of users; of several rows the most frequent holds."""
+
+    columns: UserColumns = UserColumns()
+    """Which column means what."""
+
+    def needed(self) -> dict[str, str]:
+        """Return the columns that the files must have, by the key that names them."""
+        return {f"users.columns.{role}": name for role, name in self.columns.model_dump().items()}
+
+
+class Pairs(Files):
+    """Pairs of user and item, in columns `user_id` and `item_id`."""
+
+    def needed(self) -> dict[str, str]:
+        """Return the columns that the files must have, by the key that names them."""
+        return {"the user's id": "user_id", "the item's id": "item_id"}
 
 
 class Holdout(_Section):
@@ -162,7 +235,7 @@ class Holdout(_Section):
 class Features(_Section):
     """From events to weighted interactions."""
 
-    events: dict[str, float] | None = None
+    events: Annotated[dict[str, float], Field(max_length=63)] | None = None
     """Weight of each event type; types not listed are quarantined. Without it every event weighs 1."""
     value: Literal["ignore", "multiply", "log1p"] = "ignore"
     """What an event's value does to its weight: nothing, weight · value, or weight · log(1 + value)."""
@@ -225,13 +298,46 @@ class Als(_Section):
     """Keep the factors of every n-th epoch beside the last; 0 keeps only the last."""
 
 
+class Prior(_Section):
+    """What is popular, added to the scores: xᵀy + weight · log(1 + popularity)."""
+
+    weight: float = Field(default=0.0, ge=0)
+    """Weight β of the prior for everyone."""
+    popularity: Literal["popularity", "popularity_decayed"] = "popularity_decayed"
+    """Column of gold.item_features that says what is popular."""
+    min_history: int = Field(default=0, ge=0)
+    """Users with fewer items in their history get more of the prior: (1 − items / min_history) of `new_users`."""
+    new_users: float = Field(default=0.0, ge=0)
+    """Weight that is added for a user without history, and in part for those with little."""
+
+
 class TopK(_Section):
     """The ranked lists."""
 
     k: int = Field(default=10, ge=1, le=10_000)
     """Length of a list."""
-    hide_seen: bool = True
-    """Whether items of the user's history are left out."""
+    hide_seen: bool | Annotated[tuple[str, ...], BeforeValidator(_as_list)] = True
+    """Whether items of the user's history are left out: all, none, or those with events of the types listed."""
+    eligible: Filled | None = None
+    """Spark SQL condition on silver.items that an item must satisfy to be listed: `attributes.in_stock = 'yes'`."""
+    active_within: Duration | None = None
+    """Only items with an event so long before as_of are listed."""
+    allowed: Pairs | None = None
+    """Pairs of user and item: the users in them are shown these items only."""
+    blocked: Pairs | None = None
+    """Pairs of user and item that are not shown."""
+    most_of_category: int | None = Field(default=None, ge=1)
+    """Most items of one category (items.columns.category) in a list."""
+    prior: Prior = Prior()
+    """What is popular, added to the scores."""
+    reasons: int = Field(default=0, ge=0, le=100)
+    """Items of the history to name beside each listed item, those that contributed most to its score."""
+    neighbours: int = Field(default=20, ge=1, le=1000)
+    """Length of the lists of similar items."""
+    neighbours_history: int = Field(default=500, ge=2, le=100_000)
+    """Items of a user that count for co-occurrence at most; of more, as many by a hash of the pair."""
+    chunk_interactions: int = Field(default=200_000_000, ge=1)
+    """Interactions that are scored at once, about; a killed run goes on after the last chunk that it finished."""
     shortfall: float = Field(default=1e-6, gt=0, lt=1)
     """How exactly users' factors are solved from their histories at scoring time; as als.row_shortfall."""
     fallback: Literal["popularity", "popularity_decayed"] = "popularity"
@@ -263,6 +369,8 @@ class Config(_Section):
     storage: Storage = Storage()
     source: Source
     holdout: Holdout | None = None
+    items: Items | None = None
+    users: Users | None = None
     features: Features = Features()
     als: Als = Als()
     topk: TopK = TopK()
@@ -277,10 +385,20 @@ class Config(_Section):
                 raise ValueError("as_of needs source.columns.time: the log has no time")
             if self.topk.fallback == "popularity_decayed":
                 raise ValueError("topk.fallback: popularity_decayed needs source.columns.time")
+            if self.topk.active_within is not None:
+                raise ValueError("topk.active_within needs source.columns.time: the log has no time")
         if self.als.objective == "explicit" and self.features.value != "multiply":
             raise ValueError("als.objective: explicit needs ratings: features.value: multiply")
         if self.features.events is not None and self.source.columns.event is None:
             raise ValueError("features.events needs source.columns.event: the log has no event types")
+        if not isinstance(self.topk.hide_seen, bool):
+            unknown = sorted(set(self.topk.hide_seen) - set(self.features.events or ()))
+            if unknown:
+                raise ValueError(f"topk.hide_seen: {', '.join(unknown)} not among the event types of features.events")
+        if self.topk.eligible is not None and self.items is None:
+            raise ValueError("topk.eligible is a condition on what is known of items: it needs the section `items`")
+        if self.topk.most_of_category is not None and (self.items is None or self.items.columns.category is None):
+            raise ValueError("topk.most_of_category needs items.columns.category")
         return self
 
 

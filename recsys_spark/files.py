@@ -13,7 +13,7 @@ from pyspark.errors import IllegalArgumentException, PySparkException
 from pyspark.sql import Column, SparkSession
 from pyspark.sql import functions as f
 
-from recsys_spark.config import Source
+from recsys_spark.config import Files
 from recsys_spark.errors import ConfigError, DataError, DependencyError
 from recsys_spark.schemas import MODIFIED_AT, SOURCE_FILE
 
@@ -47,7 +47,7 @@ def _in_package(path: str) -> str:
     raise DataError(f"{path}: Python package {name} has no file {file!r}")
 
 
-def list_files(spark: SparkSession, source: Source, paths: tuple[str, ...]) -> dict[str, dt.datetime]:
+def list_files(spark: SparkSession, source: Files, paths: tuple[str, ...]) -> dict[str, dt.datetime]:
     """Return the URL of each data file that paths, globs, folders, Delta tables name: when it was modified.
 
     Folders are searched to any depth; names that begin with `_` or `.` are skipped there. Sorted by URL, as
@@ -137,7 +137,7 @@ def modified_column() -> Column:
 
 
 @contextmanager
-def explained(what: str, source: Source) -> Iterator[None]:
+def explained(what: str, source: Files) -> Iterator[None]:
     """Turn what Spark and Hadoop raise about files into one line with the right exit code."""
     try:
         yield

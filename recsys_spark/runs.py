@@ -27,6 +27,7 @@ from recsys_spark.session import DELTA_PACKAGE, has_delta, spark_session
 from recsys_spark.tables import Tables
 
 Stage = Callable[["Run"], None]
+Option = dict[str, Any]  # how argparse takes an argument that one job has alone
 
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}")
 
@@ -45,6 +46,7 @@ class Run:
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     counts: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
 
     def say(self, text: str) -> None:
         """Tell a person what happened, on stderr."""
@@ -90,7 +92,7 @@ class _Arguments(argparse.ArgumentParser):
         raise UsageError(f"{message}; --help shows the arguments")
 
 
-def _parse(job: str, about: str, argv: Sequence[str] | None) -> argparse.Namespace:
+def _parse(job: str, about: str, argv: Sequence[str] | None, options: Mapping[str, Option]) -> argparse.Namespace:
     arguments = _Arguments(prog=job, description=about, allow_abbrev=False)
     arguments.add_argument("--config", required=True, metavar="FILE", help="configuration of the dataset")
     arguments.add_argument("--run-id", metavar="ID", help="name of the run; given again, it is a rerun")
@@ -98,6 +100,8 @@ def _parse(job: str, about: str, argv: Sequence[str] | None) -> argparse.Namespa
     arguments.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
                            help="replace a value of the configuration, such as als.rank=64")  # fmt: skip
     arguments.add_argument("--debug", action="store_true", help="show the stack trace of an error")
+    for name, option in options.items():
+        arguments.add_argument(name, **option)
     return arguments.parse_args(argv)
 
 
@@ -107,8 +111,11 @@ def main(
     about: str,
     argv: Sequence[str] | None = None,
     finish: Stage | None = None,
+    options: Mapping[str, Option] | None = None,
 ) -> int:
     """Run stages one after another in one Spark session and return the exit code.
+
+    options: arguments of this job alone, which stages find by name in `run.options`.
 
     stdout's last line is one JSON object; logs, progress and errors go to stderr.
     """
@@ -120,11 +127,14 @@ def main(
     signal.signal(signal.SIGTERM, _terminated)
     mine = SparkSession.getActiveSession() is None
     try:
-        arguments = _parse(job, about, argv)
+        arguments = _parse(job, about, argv, options or {})
         summary["run_id"] = run_id = _run_id(arguments.run_id)
         config = configuration.load(arguments.config, arguments.overrides)
         as_of = _as_of(arguments.as_of, config)
         run = _start(job, config, run_id, as_of, console)
+        run.options = {
+            name: value for name, value in vars(arguments).items() if f"--{name.replace('_', '-')}" in (options or {})
+        }
         if arguments.run_id is None:
             run.say(f"run id: {run_id}")
         for name, stage in stages.items():

@@ -29,7 +29,9 @@ def _table(**columns: t.DataType) -> t.StructType:
     return t.StructType([t.StructField(name, kind, True) for name, kind in columns.items()])
 
 
-RANKED_ITEMS = t.ArrayType(_table(item_id=t.StringType(), score=t.FloatType()))
+SCORED_ITEMS = t.ArrayType(_table(item_id=t.StringType(), score=t.FloatType()))
+REASONS = t.ArrayType(_table(item_id=t.StringType(), contribution=t.FloatType()))
+RANKED_ITEMS = t.ArrayType(_table(item_id=t.StringType(), score=t.FloatType(), because=REASONS))
 
 SCHEMAS: dict[str, t.StructType] = {
     "silver.quarantine": _table(
@@ -46,10 +48,21 @@ SCHEMAS: dict[str, t.StructType] = {
         item_id=t.StringType(),
         weight=t.DoubleType(),
         events=t.LongType(),
+        event_types=t.ArrayType(t.StringType()),
         first_time=t.TimestampType(),
         last_time=t.TimestampType(),
         core=t.BooleanType(),
     ),
+    "silver.items": _table(
+        item_id=t.StringType(),
+        name=t.StringType(),
+        category=t.StringType(),
+        valid_from=t.TimestampType(),
+        valid_to=t.TimestampType(),
+        attributes=t.MapType(t.StringType(), t.StringType()),
+        rows=t.LongType(),
+    ),
+    "silver.users": _table(user_id=t.StringType(), segment=t.StringType()),
     "gold.user_ids": _table(user_id=t.StringType(), user_index=t.IntegerType()),
     "gold.item_ids": _table(item_id=t.StringType(), item_index=t.IntegerType()),
     "gold.item_features": _table(
@@ -96,6 +109,22 @@ SCHEMAS: dict[str, t.StructType] = {
         user_id=t.StringType(),
         items=RANKED_ITEMS,
         source=t.StringType(),
+    ),
+    "gold.recommendations_parts": _table(
+        model_id=t.StringType(),
+        as_of=t.TimestampType(),
+        work=t.StringType(),
+        part=t.IntegerType(),
+        user_id=t.StringType(),
+        items=RANKED_ITEMS,
+        source=t.StringType(),
+    ),
+    "gold.item_neighbours": _table(
+        model_id=t.StringType(),
+        as_of=t.TimestampType(),
+        kind=t.StringType(),
+        item_id=t.StringType(),
+        items=SCORED_ITEMS,
     ),
     "gold.metrics": _table(
         run_id=t.StringType(),

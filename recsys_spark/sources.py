@@ -12,7 +12,7 @@ from pyspark.sql import Column, DataFrame, DataFrameReader, SparkSession
 from pyspark.sql import functions as f
 from pyspark.sql import types as t
 
-from recsys_spark.config import Columns, Source
+from recsys_spark.config import Columns, Files, Source
 from recsys_spark.errors import DataError
 from recsys_spark.files import explained, hadoop, modified_column, url_column
 from recsys_spark.schemas import BRONZE_COLUMNS, INGESTED_AT, LINE, MODIFIED_AT, PART, SOURCE_FILE
@@ -23,21 +23,19 @@ _PINNED = "spark.sql.files.minPartitionNum"
 _EXACT = 2.0**53  # floating numbers below it are exact integers when they are whole
 
 
-def check_columns(columns: Sequence[str], source: Source, file: str = "source") -> None:
+def check_columns(columns: Sequence[str], source: Files, file: str = "source") -> None:
     """Raise DataError if a column that the configuration maps or types is not among the file's columns."""
-    roles = source.columns.model_dump(exclude_none=True)
-    wanted = [(f"columns.{role}", name) for role, name in roles.items()]
-    for key, name in wanted + [(f"types.{name}", name) for name in source.types]:
+    for key, name in source.needed().items():
         if name not in columns:
             there = ", ".join(columns)[:500] or "none"
-            raise DataError(f"{file}: no column {name!r} (source.{key}); its columns are: {there}")
+            raise DataError(f"{file}: no column {name!r} ({key}); its columns are: {there}")
     for name in columns:
         if name.lower() in _RESERVED:
             raise DataError(f"{file}: column {name!r} has a name that ingest needs itself; rename it")
 
 
 def read_raw(
-    spark: SparkSession, source: Source, files: Sequence[str], part: str, ingested_at: dt.datetime
+    spark: SparkSession, source: Files, files: Sequence[str], part: str, ingested_at: dt.datetime
 ) -> DataFrame:
     """Return the rows of files, given by their URLs: the source's columns as strings, and BRONZE_COLUMNS.
 
@@ -47,7 +45,7 @@ def read_raw(
 
     Raises DataError, before any row is written, if a file cannot be read or a mapped column is not there.
     """
-    if part == "holdout":  # a published test file often has users and items only
+    if part == "holdout" and isinstance(source, Source):  # a published test file often has users and items only
         columns = Columns(user=source.columns.user, item=source.columns.item)
         source = source.model_copy(update={"columns": columns, "types": {}})
     what = files[0] if len(files) == 1 else f"{files[0]} and {len(files) - 1} more"
@@ -64,7 +62,7 @@ def read_raw(
     )
 
 
-def _parquet(spark: SparkSession, source: Source, files: list[str]) -> DataFrame:
+def _parquet(spark: SparkSession, source: Files, files: list[str]) -> DataFrame:
     # mergeSchema reads the footer of every file, so that a broken file or another type shows now.
     reader = spark.read.options(**{"mergeSchema": "true", **source.options})
     rows = reader.parquet(*map(_literal, files))
@@ -72,7 +70,7 @@ def _parquet(spark: SparkSession, source: Source, files: list[str]) -> DataFrame
     return rows.select("*", url_column(), modified_column(), f.col("_metadata.row_index").alias(LINE))
 
 
-def _delta(spark: SparkSession, source: Source, files: list[str]) -> DataFrame:
+def _delta(spark: SparkSession, source: Files, files: list[str]) -> DataFrame:
     tables = []
     for root in sorted({_table_of(spark, file) for file in files}):
         table = spark.read.options(**source.options).format("delta").load(root)
@@ -94,7 +92,7 @@ def _table_of(spark: SparkSession, file: str) -> str:
     return str(folder.toString())
 
 
-def _json(spark: SparkSession, source: Source, files: list[str]) -> DataFrame:
+def _json(spark: SparkSession, source: Files, files: list[str]) -> DataFrame:
     reader = _text_reader(spark, source).option("primitivesAsString", "true")
     schema = reader.json([_literal(file) for file in files]).schema  # one pass, to know the names
     names = [name for name in schema.names if name != MALFORMED]
@@ -104,7 +102,7 @@ def _json(spark: SparkSession, source: Source, files: list[str]) -> DataFrame:
     return _numbered(reader.schema(schema).json([_literal(file) for file in files]))
 
 
-def _csv(spark: SparkSession, source: Source, files: list[str]) -> DataFrame:
+def _csv(spark: SparkSession, source: Files, files: list[str]) -> DataFrame:
     # The header is read as a row, so that the header of every file can be compared with the first one's.
     # RFC 4180: a quote within quotes is doubled, so it is its own escape.
     forced = {"header": "false", "inferSchema": "false", "columnPruning": "false"}
@@ -118,7 +116,7 @@ def _csv(spark: SparkSession, source: Source, files: list[str]) -> DataFrame:
     return _numbered(reader.schema(schema).csv([_literal(file) for file in files]), header)
 
 
-def _text_reader(spark: SparkSession, source: Source, **defaults: str) -> DataFrameReader:
+def _text_reader(spark: SparkSession, source: Files, **defaults: str) -> DataFrameReader:
     forced = {"mode": "PERMISSIVE", "columnNameOfCorruptRecord": MALFORMED}
     return spark.read.options(**{**defaults, **source.options, **forced})
 
@@ -190,13 +188,13 @@ def _literal(url: str) -> str:
     return re.sub(r"([\\{}\[\]*?])", r"\\\1", unquote(url))
 
 
-def _as_text(field: t.StructField, source: Source) -> Column:
+def _as_text(field: t.StructField, source: Files) -> Column:
     """A column as text, losing nothing that could tell two values apart."""
     value, kind = column(field.name), field.dataType
     if isinstance(kind, t.FloatType | t.DoubleType):
         whole = (value == f.floor(value)) & (f.abs(value) < _EXACT)
         text = f.when(whole, value.try_cast("bigint").cast("string")).otherwise(value.cast("string"))
-        if field.name != source.columns.value:
+        if not isinstance(source, Source) or field.name != source.columns.value:
             text = f.when(~f.isnan(value), text)  # pandas writes NaN for a missing id
     elif isinstance(kind, t.StructType | t.ArrayType | t.MapType | t.VariantType):
         text = f.to_json(value)

@@ -105,6 +105,7 @@ class Tables:
             .write.format("delta")
             .mode("overwrite")
             .option("userMetadata", json.dumps(whole, sort_keys=True))
+            .option("mergeSchema", "true")
         )
         if where:
             writer = writer.option("replaceWhere", _predicate(where))
@@ -198,6 +199,7 @@ class Tables:
             .option("userMetadata", json.dumps({"slice": own, **note}, sort_keys=True))
             .option("txnAppId", json.dumps(own, sort_keys=True))
             .option("txnVersion", step)
+            .option("mergeSchema", "true")
             .partitionBy(*partition_by)
         )
         _retry(lambda: writer.save(self.path(name)), name)
@@ -205,6 +207,13 @@ class Tables:
     def delete(self, name: str, condition: str) -> None:
         """Delete the rows that satisfy a condition."""
         _retry(lambda: DeltaTable.forPath(self.spark, self.path(name)).delete(condition), name)
+
+    def export(self, frame: DataFrame, folder: str, form: str) -> str:
+        """Write a frame as `parquet` or `jsonl` files in place of those in root/exports/folder; return where."""
+        place = f"{self.root.rstrip('/')}/exports/{folder}"
+        writer = frame.write.mode("overwrite")
+        writer.parquet(place) if form == "parquet" else writer.json(place)
+        return place
 
     def check_root(self) -> None:
         """Raise ConfigError unless the root, or the nearest folder above it that is there, can be written."""

@@ -4,13 +4,10 @@ The JVM holds one small row a block (its number, path and sizes), persisted: an 
 its files with it, and Spark recomputes its rows, which writes the files anew.
 """
 
-import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +20,7 @@ from pyspark.sql import functions as f
 
 from recsys_spark.blocks.layout import Block, BlockMissingError, open_block, write_block
 from recsys_spark.errors import TryAgainError
-from recsys_spark.workers import settle
+from recsys_spark.workers import local_folder, settle
 
 # Partial sums of all blocks together up to which the driver adds them itself.
 COLLECTED_BYTES = 2**29
@@ -168,7 +165,7 @@ def build(histories: DataFrame, columns: NDArray[np.int32], n: int) -> Blocks:
         if positions.min() < 0:
             raise ValueError(f"column {indices[positions < 0][0]} is none of those that the blocks are built for")
         settle()
-        path, n_rows = write_block(_folder(), rows, positions, values, len(named))
+        path, n_rows = write_block(local_folder(), rows, positions, values, len(named))
         block = [int(rows[0]) % n]
         yield pa.RecordBatch.from_pydict(
             {"block": block, "path": [str(path)], "n_rows": [n_rows], "n_entries": [len(rows)]},
@@ -191,12 +188,6 @@ def build(histories: DataFrame, columns: NDArray[np.int32], n: int) -> Blocks:
 _REFERENCES = pa.schema(
     [("block", pa.int32()), ("path", pa.string()), ("n_rows", pa.int32()), ("n_entries", pa.int64())]
 )
-
-
-def _folder() -> Path:
-    """Return the executor's own directory, which Spark deletes with it."""
-    local = os.environ.get("SPARK_LOCAL_DIRS", tempfile.gettempdir())
-    return Path(local.split(",")[0]) / "recsys-blocks"
 
 
 def ordered_sum(parts: list[Array]) -> Array:

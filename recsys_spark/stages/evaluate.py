@@ -13,7 +13,7 @@ from recsys_spark.runs import main as run_job
 from recsys_spark.stages.events import parsed_events
 from recsys_spark.stages.features import as_timestamp
 from recsys_spark.stages.models import model_of
-from recsys_spark.stages.score import indexed, popularity_ranker
+from recsys_spark.stages.rankers import fallback_ranker, histories, popularity_ranker
 from recsys_spark.topk import scorer
 from recsys_spark.transforms import events, splits
 
@@ -75,18 +75,16 @@ def wanted(run: Run, past: DataFrame) -> DataFrame:
 
 def _all_lists(run: Run, past: DataFrame, relevant: DataFrame, model_id: str) -> dict[str, DataFrame]:
     """Return each model's lists for the users of `relevant`; users without history get what they would be served."""
-    users = relevant.select("user_id").distinct()
-    known = past.join(users, "user_id", "left_semi")
-    new = users.join(past.select("user_id").distinct(), "user_id", "left_anti")
-    nothing = new.select("user_id", f.lit(None).cast("int").alias("item_index"), f.lit(0.0).alias("weight"))
-    histories = indexed(run, known).unionByName(nothing)
-    n_rows = histories.count()
+    users = relevant.select("user_id").distinct().persist()
+    rows = histories(run, past, users)
+    n_rows = rows.count()
     k = run.config.topk.k
     served = run.tables.read_slice("gold.recommendations", {"model_id": model_id, "as_of": run.as_of})
-    fallback = scorer.recommend(nothing, n_rows, popularity_ranker(run, run.config.topk.fallback), k)
+    new = users.join(served, "user_id", "left_anti")
+    fallback = scorer.recommend(histories(run, past, new), n_rows, fallback_ranker(run), k)
     lists = {"als": served.unionByName(fallback, allowMissingColumns=True)}
     for name in ("popularity", "popularity_decayed"):
-        lists[name] = scorer.recommend(histories, n_rows, popularity_ranker(run, name), k)
+        lists[name] = scorer.recommend(rows, n_rows, popularity_ranker(run, name), k)
     return {name: ranked.select("user_id", "items").persist() for name, ranked in lists.items()}
 
 

@@ -5,6 +5,8 @@ import datetime as dt
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as f
 
+from recsys_spark import files, sources
+from recsys_spark.config import Files
 from recsys_spark.errors import DataError
 from recsys_spark.files import pattern
 from recsys_spark.runs import Run
@@ -39,3 +41,9 @@ def check_as_of(run: Run, parsed: DataFrame) -> None:
     before = parsed.where(f.col("reason").isNull() & (f.col("time") < f.lit(run.as_of)))
     if before.limit(1).count() == 0:
         raise DataError(f"--as-of {run.as_of:%Y-%m-%dT%H:%M:%S%z}: no valid event is before it; nothing to learn from")
+
+
+def read_files(run: Run, given: Files) -> DataFrame:
+    """Return the rows of configured files as strings, as `sources.read_raw` gives them."""
+    listed = files.list_files(run.spark, given, given.path)
+    return sources.read_raw(run.spark, given, sorted(listed), "source", dt.datetime.now(dt.UTC))

@@ -12,8 +12,8 @@ from recsys_spark.config import Config
 from recsys_spark.errors import DataError
 from recsys_spark.runs import Run
 from recsys_spark.runs import main as run_job
-from recsys_spark.stages.events import latest_time, parsed_events
-from recsys_spark.transforms import events, ids, interactions, kcore, splits
+from recsys_spark.stages.events import latest_time, parsed_events, read_files
+from recsys_spark.transforms import attributes, events, ids, interactions, kcore, splits
 
 
 def build_features(run: Run) -> None:
@@ -36,6 +36,7 @@ def build_features(run: Run) -> None:
         run.outputs |= {name: run.tables.version(name) for name in names[2:]}
         return
     _quarantine(run, parsed)
+    _attributes(run)
     past, _ = splits.split(events.valid(parsed), run.as_of, run.config.evaluation.horizon, run.config.holdout)
     pairs = interactions.interactions(past, run.config.features, run.as_of).persist(StorageLevel.MEMORY_AND_DISK)
     n_pairs = pairs.count()
@@ -63,7 +64,7 @@ def as_timestamp(moment: dt.datetime | None) -> Column:
 
 def _settings(config: Config) -> dict[str, object]:
     """What the features depend on beside the rows: it decides whether they must be built again."""
-    chosen = config.model_dump(mode="json", include={"source", "features", "holdout"})
+    chosen = config.model_dump(mode="json", include={"source", "features", "holdout", "items", "users"})
     return {"config": chosen}
 
 
@@ -82,6 +83,17 @@ def _quarantine(run: Run, parsed: DataFrame) -> None:
     commit = run.tables.write_slice("silver.quarantine", events.refused(parsed, run.run_id), {})
     run.outputs["silver.quarantine"] = commit.version
     run.say(f"events: {total:,} rows, {counts.get(None, 0):,} kept, refused: {refused or 'none'}")
+
+
+def _attributes(run: Run) -> None:
+    """Write silver.items and silver.users as their files are now."""
+    config = run.config
+    if config.items is not None:
+        known = attributes.items(read_files(run, config.items), config.items)
+        run.outputs["silver.items"] = run.tables.write_slice("silver.items", known, {}).version
+    if config.users is not None:
+        known = attributes.users(read_files(run, config.users), config.users)
+        run.outputs["silver.users"] = run.tables.write_slice("silver.users", known, {}).version
 
 
 def _extend(run: Run, name: str, pairs: DataFrame, column: str, index: str) -> int:

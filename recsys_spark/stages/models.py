@@ -29,7 +29,13 @@ def objective_of(als: Als) -> Objective:
 
 
 def model_of(run: Run) -> Row:
-    """Return the row of gold.models of this run, or else of the model trained last."""
+    """Return the row of gold.models that --model names, else of this run, else of the model trained last."""
+    named = run.options.get("model")
+    if named is not None:
+        commit = run.tables.find("gold.models", {"model_id": named})
+        if commit is None:
+            raise DataError(f"--model {named}: {run.tables.path('gold.models')} has no such model")
+        return _row(run, named, commit.version)
     own = run.tables.find("gold.models", {"model_id": run.run_id})
     newest = own or run.tables.find("gold.models", {})
     if newest is None:

@@ -1,79 +1,165 @@
-"""silver.interactions and a model to gold.recommendations: the k best items for every user."""
+"""silver.interactions and a model to gold.recommendations: the k best items for every user, or for those of a file."""
 
-import dataclasses
+import hashlib
+import json
+from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
+from pyspark import Accumulator
 from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as f
 
-from recsys_spark.als.baseline import Baseline
-from recsys_spark.als.trainer import rows_solve
-from recsys_spark.config import Config
+from recsys_spark.config import Files
 from recsys_spark.errors import DataError
-from recsys_spark.runs import Run
+from recsys_spark.runs import Option, Run
 from recsys_spark.runs import main as run_job
+from recsys_spark.stages.events import read_files
 from recsys_spark.stages.features import as_timestamp
-from recsys_spark.stages.models import model_of, objective_of, read_factors
+from recsys_spark.stages.models import model_of
+from recsys_spark.stages.rankers import histories, model_ranker
+from recsys_spark.stages.shown import show_lists
+from recsys_spark.stages.similar import similar_items
+from recsys_spark.tables import Slice
 from recsys_spark.topk import scorer
+from recsys_spark.topk.ranker import Ranker
+from recsys_spark.transforms.events import text
+
+PARTS = "gold.recommendations_parts"
+OPTIONS: dict[str, Option] = {
+    "--model": {"metavar": "ID", "help": "model to serve; without it, that of this run id or else the newest"},
+    "--users": {"metavar": "FILE", "help": "CSV, JSON or Parquet with user_id (and item_id, weight: their histories): "
+                                           "rank for these users alone and show the lists"},
+    "--similar-items": {"action": "store_true", "help": "write gold.item_neighbours instead: items beside each item"},
+    "--export": {"choices": ["parquet", "jsonl"], "help": "write the lists as plain files too, under exports/"},
+}  # fmt: skip
+_FORMATS = {".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
+_FEW = 1000
 
 
 def score_topk(run: Run) -> None:
-    """Write the list of every user with a history before as_of, one slice a model and as_of."""
+    """Write the list of every user who is known before as_of, one slice a model and as_of."""
     run.resolve_as_of()
     model = model_of(run)
-    where = {"model_id": model["model_id"], "as_of": run.as_of}
-    histories = run.tables.find("silver.interactions", {"as_of": run.as_of})
-    if histories is None:
+    if run.options.get("similar_items"):
+        similar_items(run, model)
+    elif run.options.get("users"):
+        _score_few(run, model, run.options["users"])
+    else:
+        where = {"model_id": model["model_id"], "as_of": run.as_of}
+        _score_all(run, model, where)
+        if run.options.get("export"):
+            _export(run, where)
+
+
+def _score_all(run: Run, model: Row, where: Slice) -> None:
+    commit = run.tables.find("silver.interactions", {"as_of": run.as_of})
+    if commit is None:
         raise DataError(
             f"silver.interactions has no slice as of {run.as_of}; run build_features with this --as-of first"
         )
-    note = {"from": {"silver.interactions": histories.version, "topk": run.config.topk.model_dump(mode="json")}}
+    known = [name for name in ("silver.items", "silver.users") if run.tables.exists(name)]
+    sources: dict[str, object] = {
+        "silver.interactions": commit.version,
+        "topk": run.config.topk.model_dump(mode="json"),
+    }
+    note: dict[str, object] = {"from": sources | {name: run.tables.version(name) for name in known}}
     done = run.tables.find("gold.recommendations", where)
     if done is not None and done.note.get("from") == note["from"]:
         run.outputs["gold.recommendations"] = done.version
         run.say(f"scoring: the lists of model {model['model_id']} as of {run.as_of} are there already")
         return
     ranker = model_ranker(run, model)
+    pairs = run.tables.read_slice("silver.interactions", {"as_of": run.as_of}, commit.version)
+    rows, n_rows = histories(run, pairs), pairs.count()
+    n_parts = max(1, -(-n_rows // run.config.topk.chunk_interactions))
     counter = run.spark.sparkContext.accumulator(0)
-    pairs = run.tables.read_slice("silver.interactions", {"as_of": run.as_of}, histories.version)
-    lists = scorer.recommend(indexed(run, pairs), pairs.count(), ranker, run.config.topk.k, counter)
-    lists = lists.withColumn("model_id", f.lit(model["model_id"])).withColumn("as_of", as_timestamp(run.as_of))
     with run.doing("ranking", counter):
+        if n_parts == 1:
+            lists = scorer.recommend(rows, n_rows, ranker, run.config.topk.k, counter)
+            lists = lists.withColumn("model_id", f.lit(model["model_id"])).withColumn("as_of", as_timestamp(run.as_of))
+        else:
+            lists = _in_parts(run, rows, n_rows, n_parts, ranker, where, note, counter)
         commit = run.tables.write_slice("gold.recommendations", lists, where, note, ("model_id", "as_of"))
+    if n_parts > 1:
+        run.tables.delete(PARTS, f"model_id = '{model['model_id']}'")
     run.outputs["gold.recommendations"] = commit.version
     written = run.tables.read_slice("gold.recommendations", where, commit.version).groupBy("source").count().collect()
     run.counts["lists"] = {row["source"]: row["count"] for row in sorted(written)}
     run.say(f"scoring: lists by source: {run.counts['lists']}")
 
 
-def indexed(run: Run, pairs: DataFrame) -> DataFrame:
-    """Return (user_id, item_index, weight) of pairs; item_index is null where the dictionary lacks the item."""
-    item_ids = f.broadcast(run.tables.read("gold.item_ids"))
-    return pairs.join(item_ids, "item_id", "left").select("user_id", "item_index", "weight")
+def _in_parts(
+    run: Run,
+    rows: DataFrame,
+    n_rows: int,
+    n_parts: int,
+    ranker: Ranker,
+    where: Slice,
+    note: dict[str, object],
+    counter: Accumulator[int],
+) -> DataFrame:
+    """Rank users in parts, by a hash of their ids; each part that is done is kept in PARTS for a later try."""
+    digest = hashlib.sha256(json.dumps(note, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    mine = {**where, "work": digest}
+    done = {commit.note["part"] for commit in run.tables.commits(PARTS, mine)}
+    if done:
+        run.say(f"scoring: {len(done)} of {n_parts} parts are there already")
+    for part in range(n_parts):
+        if part in done:
+            continue
+        own = rows.where(f.pmod(f.xxhash64("user_id"), f.lit(n_parts)) == part)
+        lists = scorer.recommend(own, n_rows // n_parts, ranker, run.config.topk.k, counter)
+        whole = (
+            lists.withColumn("model_id", f.lit(where["model_id"]))
+            .withColumn("as_of", as_timestamp(run.as_of))
+            .withColumn("work", f.lit(digest))
+            .withColumn("part", f.lit(part))
+        )
+        run.tables.append_step(PARTS, whole, mine, part + 1, {"part": part}, ("model_id", "as_of", "work", "part"))
+        run.progress(f"scoring: part {part + 1} of {n_parts} is done")
+    return run.tables.read_slice(PARTS, mine).drop("work", "part")
 
 
-def popularity_ranker(run: Run, popularity: str) -> scorer.Ranker:
-    """Return the ranker of a popularity column of gold.item_features as of the run's as_of."""
-    features = run.tables.read_slice("gold.item_features", {"as_of": run.as_of}).select("item_id", popularity)
-    items = run.tables.read("gold.item_ids").join(features, "item_id", "left").toArrow().sort_by("item_index")
-    values = items.column(popularity).fill_null(0.0).to_numpy().astype(np.float32)
-    item_ids = items.column("item_id").combine_chunks()
-    return scorer.popularity_ranker(pa.array(item_ids, pa.string()), values, run.config.topk.hide_seen)
+def _export(run: Run, where: Slice) -> None:
+    """Write the lists as plain files, one row or line a user."""
+    lists = run.tables.read_slice("gold.recommendations", where)
+    moment = "always" if run.as_of is None else f"{run.as_of:%Y-%m-%dT%H%M%S}"
+    place = run.tables.export(
+        lists.drop("model_id", "as_of"), f"recommendations/{where['model_id']}/{moment}", run.options["export"]
+    )
+    run.counts["export"] = place
+    run.say(f"scoring: lists as {run.options['export']} in {place}")
 
 
-def model_ranker(run: Run, model: Row) -> scorer.Ranker:
-    """Return the ranker of a model, with the configured popularity behind it."""
-    als = Config.model_validate_json(model["config"]).als
-    items, factors, biases = read_factors(run, "gold.item_factors", model["model_id"], model["epochs"])
-    solve = rows_solve(factors, objective_of(als), 100, run.config.topk.shortfall)
-    baseline = None
-    if als.objective == "explicit":
-        baseline = Baseline(model["mean"], biases, als.damping if als.baseline == "biases" else None)
-    ranker = scorer.with_model(popularity_ranker(run, run.config.topk.fallback), items, solve, baseline)
-    return dataclasses.replace(ranker, name=model["kind"])
+def _score_few(run: Run, model: Row, file: str) -> None:
+    """Rank for the users of a file and show their lists, on stderr and in the summary; no table changes."""
+    form = _FORMATS.get(Path(file).suffix)
+    if form is None:
+        raise DataError(f"--users {file}: its name must end in {', '.join(_FORMATS)}")
+    raw = read_files(run, Files.model_validate({"path": file, "format": form}))
+    if "user_id" not in raw.columns:
+        raise DataError(f"--users {file}: no column user_id; its columns are: {', '.join(raw.columns)}")
+    given = raw.select(
+        text("user_id").alias("user_id"),
+        (text("item_id") if "item_id" in raw.columns else f.lit("")).alias("item_id"),
+        (text("weight").try_cast("double") if "weight" in raw.columns else f.lit(1.0)).alias("weight"),
+    ).persist()
+    faults = given.agg(f.count_if(f.col("user_id") == ""), f.count_if(f.col("weight").isNull())).first()
+    if faults is None or faults[0] or faults[1]:
+        raise DataError(f"--users {file}: rows without a user or with a weight that is no number: {faults}")
+    users = given.select("user_id").distinct()
+    n_users = users.count()
+    if n_users > _FEW:
+        raise DataError(f"--users {file}: {n_users} users, more than {_FEW}; score all users instead")
+    if "item_id" in raw.columns:
+        pairs = given.where(f.col("item_id") != "").groupBy("user_id", "item_id").agg(f.sum("weight").alias("weight"))
+        pairs = pairs.withColumn("event_types", f.lit(None).cast("array<string>"))
+    else:
+        pairs = run.tables.read_slice("silver.interactions", {"as_of": run.as_of})
+    ranker = model_ranker(run, model)
+    lists = scorer.recommend(histories(run, pairs, users), given.count(), ranker, run.config.topk.k)
+    run.counts["users"] = show_lists(run, lists, pairs)
 
 
 def main() -> int:
     """Run the job from the command line."""
-    return run_job("score_topk", {"score_topk": score_topk}, __doc__ or "")
+    return run_job("score_topk", {"score_topk": score_topk}, __doc__ or "", options=OPTIONS)

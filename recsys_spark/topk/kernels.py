@@ -17,6 +17,8 @@ Hidden = tuple[Longs, Ints, Ints]
 
 _CHUNK = 16  # items whose highest score is compared with a user's threshold at once
 _TILES = 16  # tiles of users that a tile of items is multiplied with while it is in cache
+_CANDIDATE_BYTES = 2**26  # of a batch's candidates; lists of thousands make batches smaller
+_LOWEST = float(np.finfo(np.float32).min)
 
 
 @dataclass(frozen=True)
@@ -26,20 +28,28 @@ class Catalog:
     factors (n_tiles, tile_items, rank) float32: the sorted items' factors, zeros after the last;
     items (n_eligible,) int32: the position that the caller gave the item of each place in that order;
     places (n_items,) int32: the reverse, −1 for an item that is not eligible;
-    norms (n_tiles,) float64: the greatest norm of a tile, which is that of its first item.
+    norms (n_tiles,) float64: the greatest norm of a tile, which is that of its first item;
+    categories (n_eligible,) int32: the category of the item of each place, −1 for none.
     """
 
     factors: Floats
     items: Ints
     places: Ints
     norms: Doubles
+    categories: Ints | None = None
 
 
-def catalog(factors: Floats, eligible: NDArray[np.bool_] | None = None, *, tile_items: int = 512) -> Catalog:
+def catalog(
+    factors: Floats,
+    eligible: NDArray[np.bool_] | None = None,
+    categories: Ints | None = None,
+    *,
+    tile_items: int = 512,
+) -> Catalog:
     """Return the catalog of the items with factors (n_items, rank), or of the eligible (n_items,) of them.
 
-    What is not eligible is not in it at all, and so costs nothing later. tile_items, a power of two ≥ 16,
-    changes the speed only.
+    What is not eligible is not in it at all, and so costs nothing later. categories (n_items,) are for
+    `top_k`'s most_of_one; −1 is none. tile_items, a power of two ≥ 16, changes the speed only.
     """
     if tile_items < _CHUNK or tile_items & (tile_items - 1):
         raise ValueError(f"tile_items: {tile_items} is not a power of two ≥ {_CHUNK}")
@@ -53,18 +63,26 @@ def catalog(factors: Floats, eligible: NDArray[np.bool_] | None = None, *, tile_
     tiles.reshape(-1, rank)[: len(items)] = factors[items]
     places = np.full(n_items, -1, np.int32)
     places[items] = np.arange(len(items), dtype=np.int32)
-    return Catalog(tiles, items, places, norms[items[::tile_items]])
+    return Catalog(tiles, items, places, norms[items[::tile_items]], None if categories is None else categories[items])
 
 
 def top_k(
-    users: Floats, cat: Catalog, k: int, hidden_offsets: Longs, hidden_items: Ints, *, tile_users: int = 256
+    users: Floats,
+    cat: Catalog,
+    k: int,
+    hidden_offsets: Longs,
+    hidden_items: Ints,
+    *,
+    most_of_one: int | None = None,
+    tile_users: int = 256,
 ) -> tuple[Ints, Floats]:
     """Return for each user the k items of highest score xᵀy among those not hidden, and the scores.
 
     users (n_users, rank) float32; the items hidden from user u are hidden_items[hidden_offsets[u] :
     hidden_offsets[u + 1]], positions as given to `catalog`, in any order, repeated or not. Returns items
     (n_users, k) int32 and scores (n_users, k) float32, descending, ties by the lower position; after the
-    last item that is left to a user, −1 and −inf.
+    last item that is left to a user, −1 and −inf. With most_of_one, a list holds at most so many items of
+    one of the catalog's categories: the best of each, as if the list were filled from the top.
 
     It is exact: an item is passed over only where |xᵀy| ≤ ‖x‖·‖y‖ (Cauchy–Schwarz, as in LEMP: Teflioudi,
     Gemulla, Mykytiuk 2015) or its score by sgemm rules it out, rounding included. tile_users changes the
@@ -89,45 +107,92 @@ def top_k(
     norms = _norms(users)
     if not norms.max() * cat.norms.max() < 1e38:
         raise ValueError("users: a factor is not finite, or scores may exceed float32; scale the factors")
-    batch = _TILES * tile_users
+    n_listed = min(k, len(cat.items))
+    cap = _cap(cat, most_of_one)
+    batch = tile_users * max(1, min(_TILES, _CANDIDATE_BYTES // (tile_users * 8 * _room(n_listed))))
     for start in range(0, len(users), batch):
         rows = slice(start, start + batch)
         offsets = hidden_offsets[start : start + batch + 1]
         hidden = _by_tile(offsets, hidden_items, cat.places, n_tiles, tile_items.bit_length() - 1)
-        _rank_batch(users[rows], norms[rows], cat, hidden, tile_users, found[rows], scores[rows])
+        kept = _rank_batch(users[rows], norms[rows], cat, hidden, tile_users, n_listed, cap)
+        _list(users[rows], cat.factors, cat.items, *kept, *cap, found[rows, :n_listed], scores[rows, :n_listed])
     return found, scores
 
 
-def _rank_batch(
-    users: Floats, norms: Doubles, cat: Catalog, hidden: Hidden, tile_users: int, found: Ints, scores: Floats
-) -> None:
-    """Rank users (n, rank) into found and scores (n, k): for each tile of items all users not yet done.
+def top_k_of(
+    users: Floats, cat: Catalog, k: int, offsets: Longs, items: Ints, *, most_of_one: int | None = None
+) -> tuple[Ints, Floats]:
+    """Return what `top_k` would if each user could be shown only some items: items[offsets[u] : offsets[u + 1]].
 
-    A float32 xᵀy, in whatever order it is summed, is off by at most γ·‖x‖·‖y‖, γ < rank·2⁻²³, and by less
-    than 1e-33 for underflow (Higham 2002, §3.1). So no score is above ‖x‖·‖y‖ and this, and two ways to
-    compute a score differ by at most twice this.
+    They are positions as given to `catalog`, each once a user; those that are not eligible are passed over.
+    """
+    places = cat.places[items]
+    known = places >= 0
+    ends = np.concatenate([[0], np.cumsum(known)])[offsets]
+    sizes = np.diff(ends)
+    room = max(int(sizes.max(initial=0)), 1)
+    spots = np.arange(room) < sizes[:, None]
+    candidates = np.zeros((len(users), room), np.int32)
+    candidates[spots] = places[known]
+    found = np.full((len(users), k), -1, np.int32)
+    scores = np.full((len(users), k), -np.inf, np.float32)
+    n_listed = min(k, room)
+    _list(np.ascontiguousarray(users, np.float32), cat.factors, cat.items, candidates, sizes.astype(np.int32),
+          *_cap(cat, most_of_one), found[:, :n_listed], scores[:, :n_listed])  # fmt: skip
+    return found, scores
+
+
+def _room(k: int) -> int:
+    """Return how many candidates of a user are kept before the worse of them are dropped."""
+    return 2 * k + 32
+
+
+def _cap(cat: Catalog, most_of_one: int | None) -> tuple[Ints, int]:
+    """Return the category of each place, −1 where none is limited, and how many items of one a list may hold."""
+    if most_of_one is None:
+        return np.full(1, -1, np.int32), 0
+    if cat.categories is None:
+        raise ValueError("most_of_one: the catalog has no categories")
+    return cat.categories, most_of_one
+
+
+def _rank_batch(
+    users: Floats, norms: Doubles, cat: Catalog, hidden: Hidden, tile_users: int, k: int, cap: tuple[Ints, int]
+) -> tuple[Ints, Ints]:
+    """Return the candidates of users (n, rank): places (n, room), and how many they are (n,).
+
+    All users that are not yet done go through a tile of items before the next. A float32 xᵀy, in whatever
+    order it is summed, is off by at most γ·‖x‖·‖y‖, γ < rank·2⁻²³, and by less than 1e-33 for underflow
+    (Higham 2002, §3.1). So no score is above ‖x‖·‖y‖ and this; a score by sgemm and the one that is listed
+    differ by at most twice this, and two that differ by more than four times this are in the right order.
     """
     n_tiles, tile_items, rank = cat.factors.shape
     starts, hidden_rows, hidden_users = hidden
+    errors = norms * (cat.norms[0] * rank * 2.0**-23) + 1e-33
+    slack = (4 * errors).astype(np.float32)
+    bars = np.full(len(users), _LOWEST, np.float32)
+    counts = np.zeros(len(users), np.int32)
+    places = np.empty((len(users), _room(k)), np.int32)
+    scores = np.empty((len(users), _room(k)), np.float32)
     active = np.arange(len(users), dtype=np.int32)
     columns = _columns(users, tile_users)
     tile = np.empty((tile_items, tile_users), np.float32)
     for t in range(n_tiles):
-        reach = norms * cat.norms[t]
-        errors = reach * (rank * 2.0**-23) + 1e-33
-        going = active[(reach + errors >= scores[:, -1])[active]]  # the others are done
+        going = active[(norms * cat.norms[t] + errors >= bars)[active]]  # the others are done
         if len(going) == 0:
-            return
+            break
         if -(-len(going) // tile_users) < len(columns):  # a whole tile of users is saved
             active = going
             columns = _columns(users[active], tile_users)
-        items = cat.items[t * tile_items : (t + 1) * tile_items]
+        first, end = t * tile_items, min((t + 1) * tile_items, len(cat.items))
         cells = slice(starts[t], starts[t + 1])
         for i, block in enumerate(columns):
             np.dot(cat.factors[t], block, out=tile)
             ranked = active[i * tile_users : (i + 1) * tile_users]
-            _hide(tile, len(items), ranked, hidden_rows[cells], hidden_users[cells])
-            _rank_tile(tile, cat.factors[t], items, users, ranked, errors, t == 0, found, scores)
+            _hide(tile, end - first, ranked, hidden_rows[cells], hidden_users[cells])
+            _rank_tile(tile, first, end - first, k, users, cat.factors, cat.items, ranked, slack, *cap,
+                       bars, counts, places, scores)  # fmt: skip
+    return places, counts
 
 
 def _columns(users: Floats, tile_users: int) -> Floats:
@@ -207,58 +272,258 @@ def _kth_of_groups(tile: Floats, k: int) -> Floats:
 
 
 @numba.njit(fastmath={"nnan", "nsz", "reassoc", "contract"}, nogil=True, cache=True)
-def _score(users: Floats, u: int, factors: Floats, i: int) -> np.float32:
-    """Return xᵀy in an order of its own: sgemm's, on some processors, depends on the place in the tile."""
+def _score(user: Floats, factors: Floats, place: int) -> np.float32:
+    """Return xᵀy of the item in a place, in an order of its own: sgemm's may depend on the place in the tile."""
     total: np.float32 = np.float32(0)
-    for j in range(users.shape[1]):
-        total += users[u, j] * factors[i, j]
+    item = factors[place // factors.shape[1], place % factors.shape[1]]
+    for j in range(user.shape[0]):
+        total += user[j] * item[j]
     return total
+
+
+@numba.njit(nogil=True, cache=True)
+def _sorted(scores: Floats, places: Ints, items: Ints) -> None:
+    """Sort candidates (n,) in place, by descending score, ties by the items' position."""
+    order = np.argsort(-scores, kind="mergesort")
+    scores[:], places[:] = scores[order], places[order]
+    for q in range(1, len(scores)):
+        score, place, p = scores[q], places[q], q
+        while p > 0 and scores[p - 1] == score and items[places[p - 1]] > items[place]:
+            places[p] = places[p - 1]
+            p -= 1
+        places[p] = place
+
+
+@numba.njit(nogil=True, cache=True)
+def _best(
+    user: Floats, factors: Floats, items: Ints, places: Ints, scores: Floats, categories: Ints, most: int, k: int
+) -> int:
+    """Score candidates (n,) in the way that is listed, and move the best k, sorted, to the front; return their number.
+
+    Of a category (n_places,) that is not −1, at most `most` are among them.
+    """
+    for q in range(len(places)):
+        scores[q] = _score(user, factors, places[q])
+    _sorted(scores, places, items)
+    n = 0
+    for q in range(len(places)):
+        if n == k:
+            break
+        if most > 0 and categories[places[q]] >= 0:
+            same = 0
+            for p in range(n):
+                same += categories[places[p]] == categories[places[q]]
+            if same == most:
+                continue
+        scores[n], places[n] = scores[q], places[q]
+        n += 1
+    return n
+
+
+@numba.njit(nogil=True, cache=True)
+def _list(
+    users: Floats,
+    factors: Floats,
+    items: Ints,
+    places: Ints,
+    counts: Ints,
+    categories: Ints,
+    most: int,
+    found: Ints,
+    scores: Floats,
+) -> None:
+    """Write each user's best candidates into found and scores (n_users, k)."""
+    for u in range(len(users)):
+        own = places[u, : counts[u]]
+        listed = np.empty(len(own), np.float32)
+        n = _best(users[u], factors, items, own, listed, categories, most, found.shape[1])
+        for q in range(n):
+            found[u, q], scores[u, q] = items[own[q]], listed[q]
+
+
+@numba.njit(nogil=True, cache=True)
+def _bar(scores: Floats, places: Ints, slack: float, categories: Ints, most: int, k: int) -> float:
+    """Return the score below which no candidate (n,), nor any item to come, can be among the best k.
+
+    Where categories are limited, a candidate that its own category rules out gets the score −inf.
+    """
+    if most == 0:
+        return np.partition(scores, len(scores) - k)[len(scores) - k] - slack if len(scores) >= k else _LOWEST
+    order = np.argsort(-scores)
+    n = 0
+    for q in range(len(order)):
+        score, category = scores[order[q]], categories[places[order[q]]]
+        same, last = 0, score
+        if category >= 0:
+            for p in range(q):
+                if same < most and categories[places[order[p]]] == category:
+                    same, last = same + 1, scores[order[p]]
+        if same < most:
+            n += 1
+            if n == k:
+                return score - slack
+        elif score < last - slack:
+            scores[order[q]] = -np.inf
+    return _LOWEST
 
 
 @numba.njit(fastmath={"nnan", "nsz"}, nogil=True, cache=True)
 def _rank_tile(
     tile: Floats,
+    first: int,
+    n_items: int,
+    k: int,
+    users: Floats,
     factors: Floats,
     items: Ints,
-    users: Floats,
     ranked: Ints,
-    errors: Doubles,
-    first: bool,
-    found: Ints,
+    slack: Floats,
+    categories: Ints,
+    most: int,
+    bars: Floats,
+    counts: Ints,
+    places: Ints,
     scores: Floats,
 ) -> None:
-    """Insert a tile's items (n,) into the sorted lists of the `ranked` of the users (n_users, rank).
+    """Add to the candidates of the `ranked` of the users what in a tile's n_items may be among their best k.
 
-    The sgemm's scores, tile (tile_items, tile_users), −inf where hidden, are within 2·errors (n_users,) of
-    the scores that are listed. The maximum of a chunk of them is taken for all users at once, a vector
-    operation; only where it comes so near to a user's last listed score are they looked at one by one.
+    tile (tile_items, tile_users) are the scores by sgemm of the places from `first` on, −inf where hidden. The
+    maximum of a chunk of them is taken for all users at once, a vector operation; only where it reaches a
+    user's bar are they looked at one by one. The candidates' (n_users, room) scores are sgemm's, until so many are
+    left that rounding alone parts them.
     """
-    last = found.shape[1] - 1
-    bars = _kth_of_groups(tile, last + 1) if first else np.full(tile.shape[1], -np.inf, np.float32)
+    if first == 0 and most == 0:
+        kth = _kth_of_groups(tile, k)
+        for u in range(ranked.shape[0]):
+            bars[ranked[u]] = max(bars[ranked[u]], kth[u] - slack[ranked[u]])
+    near = np.full(tile.shape[1], np.float32(np.inf))
     for u in range(ranked.shape[0]):
-        slack = 2 * errors[ranked[u]]
-        bars[u] = max(bars[u] - slack, scores[ranked[u], last]) - slack
+        near[u] = bars[ranked[u]]
     highest = np.empty(tile.shape[1], np.float32)
-    for start in range(0, items.shape[0], _CHUNK):
+    room = places.shape[1]
+    for start in range(0, n_items, _CHUNK):
         highest[:] = -np.inf
         for i in range(start, start + _CHUNK, 4):
             a, b, c, d = tile[i], tile[i + 1], tile[i + 2], tile[i + 3]
             for u in range(tile.shape[1]):
                 highest[u] = max(highest[u], max(max(a[u], b[u]), max(c[u], d[u])))
         for u in range(ranked.shape[0]):
-            if highest[u] < bars[u]:
+            if highest[u] < near[u]:
                 continue
             user = ranked[u]
-            for i in range(start, min(start + _CHUNK, items.shape[0])):
-                if tile[i, u] < bars[u] or tile[i, u] == -np.inf:
+            for i in range(start, start + _CHUNK):
+                if tile[i, u] < near[u]:
                     continue
-                item, score, p = items[i], _score(users, user, factors, i), last
-                if score < scores[user, p] or (score == scores[user, p] and item > found[user, p]):
+                if counts[user] == room:
+                    _drop(users[user], factors, items, slack[user], categories, most, k,
+                          bars, counts, places, scores, user)  # fmt: skip
+                    near[u] = bars[user]
+                places[user, counts[user]], scores[user, counts[user]] = first + i, tile[i, u]
+                counts[user] += 1
+    for u in range(ranked.shape[0]):
+        if counts[ranked[u]] > k + k // 4:
+            _drop(users[ranked[u]], factors, items, slack[ranked[u]], categories, most, k,
+                  bars, counts, places, scores, ranked[u])  # fmt: skip
+
+
+@numba.njit(nogil=True, cache=True)
+def _drop(
+    user: Floats,
+    factors: Floats,
+    items: Ints,
+    slack: float,
+    categories: Ints,
+    most: int,
+    k: int,
+    bars: Floats,
+    counts: Ints,
+    places: Ints,
+    scores: Floats,
+    u: int,
+) -> None:
+    """Raise user u's bar and drop the candidates below it; where too many are left, all but the best k."""
+    n = counts[u]
+    own, of_own = scores[u, :n], places[u, :n]
+    bars[u] = max(bars[u], _bar(own, of_own, slack, categories, most, k))
+    left = 0
+    for q in range(n):
+        if own[q] >= bars[u]:
+            own[left], of_own[left] = own[q], of_own[q]
+            left += 1
+    if 4 * left > 3 * places.shape[1]:
+        left = _best(user, factors, items, of_own[:left], own[:left], categories, most, k)
+    counts[u] = left
+
+
+@dataclass(frozen=True)
+class Orders:
+    """Lists of items that are the same for many users, such as the popular of each segment, best first.
+
+    List s is items[starts[s] : starts[s + 1]], int32 positions, with values, float32, beside them.
+    """
+
+    starts: Longs
+    items: Ints
+    values: Floats
+
+    @classmethod
+    def of(cls, values: Floats, eligible: NDArray[np.bool_]) -> "Orders":
+        """Return one list: the eligible of all items (n_items,) of a value above 0, ties by position."""
+        items = np.flatnonzero((values > 0) & eligible).astype(np.int32)
+        items = items[np.argsort(-values[items], kind="stable")]
+        return cls(np.array([0, len(items)]), items, values[items].astype(np.float32))
+
+
+@numba.njit(nogil=True, cache=True)
+def fill(
+    starts: Longs,
+    order: Ints,
+    values: Floats,
+    which: Ints,
+    hidden_offsets: Longs,
+    hidden: Ints,
+    allowed_offsets: Longs,
+    allowed: Ints,
+    restricted: NDArray[np.bool_],
+    categories: Ints,
+    most: int,
+    found: Ints,
+    scores: Floats,
+) -> None:
+    """Fill the empty places (−1) at the end of lists (n_users, k) with the first items of `Orders` that may be there.
+
+    which (n_users,) is each user's list among the orders, −1 for none. An item may not be hidden from the user (CSR of
+    positions), nor in the list already, nor one of more than `most` (if > 0) of its category (n_items,), −1 for
+    none; and where the user is restricted, (n_users,), it must be allowed. Scores of what is filled in are its
+    values where the list was empty, else NaN: what came before has scores of another kind.
+    """
+    n_items = len(categories)
+    not_to = np.full(n_items, -1, np.int32)
+    may = np.full(n_items, -1, np.int32)
+    for u in range(len(which)):
+        k, n = found.shape[1], 0
+        while n < k and found[u, n] >= 0:
+            not_to[found[u, n]] = u
+            n += 1
+        if n == k or which[u] < 0:
+            continue
+        for q in range(hidden_offsets[u], hidden_offsets[u + 1]):
+            not_to[hidden[q]] = u
+        for q in range(allowed_offsets[u], allowed_offsets[u + 1]):
+            may[allowed[q]] = u
+        was_empty = n == 0
+        for q in range(starts[which[u]], starts[which[u] + 1]):
+            item = order[q]
+            if not_to[item] == u or (restricted[u] and may[item] != u):
+                continue
+            if most > 0 and categories[item] >= 0:
+                same = 0
+                for p in range(n):
+                    same += categories[found[u, p]] == categories[item]
+                if same >= most:
                     continue
-                while p > 0 and (
-                    score > scores[user, p - 1] or (score == scores[user, p - 1] and item < found[user, p - 1])
-                ):
-                    scores[user, p], found[user, p] = scores[user, p - 1], found[user, p - 1]
-                    p -= 1
-                scores[user, p], found[user, p] = score, item
-                bars[u] = max(bars[u], scores[user, last] - 2 * errors[user])
+            found[u, n] = item
+            scores[u, n] = values[q] if was_empty else np.nan
+            n += 1
+            if n == k:
+                break

@@ -98,17 +98,18 @@ def _own_columns() -> set[str]:
 
 def _roles(spark: SparkSession, source: Source) -> dict[str, Column]:
     columns, none = source.columns, f.lit(None)
-    event = _text(columns.event) if columns.event else none.cast("string")
+    event = text(columns.event) if columns.event else none.cast("string")
     return {
-        "user_id": _text(columns.user),
-        "item_id": _text(columns.item),
+        "user_id": text(columns.user),
+        "item_id": text(columns.item),
         "time": _time(spark, source) if columns.time else none.cast("timestamp"),
         "event": f.when(event != "", event),
         "value": column(columns.value).try_cast("double") if columns.value else none.cast("double"),
     }
 
 
-def _text(name: str) -> Column:
+def text(name: str) -> Column:
+    """Return the column of this name without blanks around it."""
     return f.trim(column(name), f.lit(_BLANKS))
 
 
@@ -127,7 +128,7 @@ def _reason(source: Source, events: Mapping[str, float] | None) -> Column:
     # A published test file often has users and items only: what it lacks is no fault of its rows.
     optional = f.col(PART) == "holdout"
     if source.columns.time is not None:
-        no_time = _is_missing(_text(source.columns.time))
+        no_time = _is_missing(text(source.columns.time))
         broken += [
             ("missing_time", no_time & ~optional),
             ("bad_time", ~no_time & ~f.coalesce(time >= f.expr(_FIRST_TIME), f.lit(False))),
@@ -137,7 +138,7 @@ def _reason(source: Source, events: Mapping[str, float] | None) -> Column:
         broken.append(("unknown_event", ~f.coalesce(event.isin(*events), optional)))
     if source.columns.value is not None:
         # NaN is more than infinity in Spark.
-        unreadable = optional & _is_missing(_text(source.columns.value))
+        unreadable = optional & _is_missing(text(source.columns.value))
         broken.append(("bad_value", ~f.coalesce(f.abs(value) < float("inf"), unreadable)))
         broken.append(("negative_value", value < 0))
     broken += [(name, ~f.coalesce(f.expr(rule), f.lit(False))) for name, rule in source.filters.items()]
@@ -187,20 +188,20 @@ def _check_time(spark: SparkSession, source: Source) -> None:
     probe = [f.to_utc_timestamp(moment, source.timezone)]
     if source.time_format != "iso":
         probe.append(f.try_to_timestamp(f.lit("2011-11-01"), f.lit(source.time_format)))
-    with _blamed(f"source.timezone {source.timezone!r}, source.time_format {source.time_format!r}"):
+    with blamed(f"source.timezone {source.timezone!r}, source.time_format {source.time_format!r}"):
         spark.range(1).select(*probe).collect()
 
 
 def _typed(raw: DataFrame, name: str, source: Source) -> Column:
     if name not in source.types:
         return column(name)
-    with _blamed(f"source.types.{name}: {source.types[name]!r}"):
+    with blamed(f"source.types.{name}: {source.types[name]!r}"):
         return column(name).try_cast(source.types[name]).alias(name)
 
 
 def _check_filter(typed: DataFrame, name: str, source: Source) -> None:
     rule = source.filters[name]
-    with _blamed(f"source.filters.{name}: {rule!r}"):
+    with blamed(f"source.filters.{name}: {rule!r}"):
         condition: Any = typed.where(f.expr(rule))._jdf.queryExecution().analyzed().condition()
     for node in _nodes(condition):
         kind = node.getClass().getSimpleName()
@@ -223,7 +224,7 @@ def _nodes(expression: Any) -> Iterator[Any]:
 
 
 @contextmanager
-def _blamed(what: str) -> Iterator[None]:
+def blamed(what: str) -> Iterator[None]:
     """Turn Spark's refusal into a ConfigError of one line that names what is to blame."""
     try:
         yield

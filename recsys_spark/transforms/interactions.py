@@ -30,9 +30,9 @@ def event_weight(features: Features, as_of: dt.datetime | None) -> Column:
     return weight
 
 
-def decay(as_of: dt.datetime, half_life: dt.timedelta) -> Column:
-    """Return 2^(−age / half_life) of a row's `time`, its age counted back from as_of."""
-    micros = f.lit(round(as_of.timestamp() * 1e6)) - f.unix_micros(f.col("time"))
+def decay(as_of: dt.datetime, half_life: dt.timedelta, time: str = "time") -> Column:
+    """Return 2^(−age / half_life) of a row's time, its age counted back from as_of."""
+    micros = f.lit(round(as_of.timestamp() * 1e6)) - f.unix_micros(f.col(time))
     return f.pow(f.lit(2.0), -micros.cast("double") / f.lit(half_life.total_seconds() * 1e6))
 
 
@@ -42,10 +42,11 @@ def exact_sum(weight: Column) -> Column:
 
 
 def interactions(events: DataFrame, features: Features, as_of: dt.datetime | None) -> DataFrame:
-    """Return (user_id, item_id, weight, events, recent, first_time, last_time), one row a pair, from valid events.
+    """Return (user_id, item_id, weight, events, event_types, recent, first_time, last_time), one row a pair.
 
-    weight is features.transform of the pair's event weights; recent the sum of
-    2^(−age / popularity_half_life), or 1 where the log has no time.
+    weight is features.transform of the weights of the pair's valid events; event_types are the types of them,
+    sorted, null where features.events names none; recent is the sum of 2^(−age / popularity_half_life), or 1 where the
+    log has no time.
     """
     total = exact_sum(event_weight(features, as_of))
     mean = total / f.count(f.lit(1))
@@ -54,9 +55,22 @@ def interactions(events: DataFrame, features: Features, as_of: dt.datetime | Non
     return events.groupBy("user_id", "item_id").agg(
         transforms[features.transform].alias("weight"),
         f.count(f.lit(1)).alias("events"),
+        _event_types(features).alias("event_types"),
         recent.alias("recent"),
         f.min("time").alias("first_time"),
         f.max("time").alias("last_time"),
+    )
+
+
+def _event_types(features: Features) -> Column:
+    """Return the distinct types of a group's events, sorted: as bits of one number while they are gathered."""
+    names = sorted(features.events or ())
+    if not names:
+        return f.lit(None).cast("array<string>")
+    bits = [literal for place, name in enumerate(names) for literal in (f.lit(name), f.lit(1 << place))]
+    seen = f.bit_or(f.element_at(f.create_map(*bits), f.col("event")))
+    return f.array_compact(
+        f.array(*(f.when(seen.bitwiseAND(1 << place) > 0, name) for place, name in enumerate(names)))
     )
 
 

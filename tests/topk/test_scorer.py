@@ -1,70 +1,119 @@
+import dataclasses
+from collections.abc import Sequence
+
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from recsys_spark.als.objective import Ials
+from recsys_spark.als.baseline import Baseline
+from recsys_spark.als.objective import Explicit, Ials, Objective
 from recsys_spark.als.trainer import rows_solve
-from recsys_spark.topk.scorer import Ranker, popularity_ranker, rank_chunk, whole_users, with_model
+from recsys_spark.topk.explain import contributions
+from recsys_spark.topk.kernels import Orders
+from recsys_spark.topk.prior import Prior
+from recsys_spark.topk.ranker import ALLOWED, HIDDEN, HISTORY, SEGMENT, Model, Ranker, rank_chunk
+from recsys_spark.topk.scorer import whole_users
 from tests.als.oracle import exact_rows, random_weights
 
-NAMES = pa.array([f"item-{i}" for i in range(12)])
+N = 12
+NAMES = pa.array([f"item-{i}" for i in range(N)])
+EVERY = np.ones(N, bool)
+NONE = np.full(N, -1, np.int32)
+SEEN = HISTORY | HIDDEN
+POPULARITY = np.arange(N, 0, -1).astype(np.float32)
+
+Row = tuple[str, int | None, int]
 
 
-def table(users: list[str], items: list[int | None]) -> pa.Table:
-    weights = pa.array([1.0] * len(users), pa.float32())
-    return pa.table({"user_id": users, "item_index": pa.array(items, pa.int32()), "weight": weights})
+def table(rows: Sequence[Row], weights: Sequence[float] | None = None) -> pa.Table:
+    users, items, kinds = zip(*rows, strict=True) if rows else ((), (), ())
+    weights = [1.0] * len(users) if weights is None else weights
+    return pa.table(
+        {
+            "user_id": pa.array(users, pa.string()),
+            "item_index": pa.array(items, pa.int32()),
+            "weight": pa.array(weights, pa.float32()),
+            "kind": pa.array(kinds, pa.int8()),
+        }
+    )
+
+
+def seen(users: str, items: list[int | None]) -> list[Row]:
+    return [(user, item, SEEN) for user, item in zip(users, items, strict=True)]
+
+
+def popular(popularity: np.ndarray = POPULARITY, **others: object) -> Ranker:
+    return dataclasses.replace(Ranker(NAMES, NONE, Orders.of(popularity, EVERY)), **others)
+
+
+def model_of(
+    factors: np.ndarray,
+    items: np.ndarray,
+    eligible: np.ndarray = EVERY,
+    categories: np.ndarray = NONE,
+    objective: Objective = Ials(0.2, 0.02),
+    baseline: Baseline | None = None,
+    prior: Prior | None = None,
+) -> Model:
+    solve = rows_solve(factors, objective, 100, 1e-10)
+    return Model.of("als", items.astype(np.int32), solve, eligible, categories, baseline, prior)
+
+
+def random_factors(n: int, rank: int = 3, seed: int = 3) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((n, rank)).astype(np.float32)
+
+
+def listed(rows: Sequence[Row], ranker: Ranker, k: int, weights: Sequence[float] | None = None) -> list[list[str]]:
+    lists = rank_chunk(table(rows, weights), ranker, k).to_pylist()
+    return [[item["item_id"] for item in row["items"]] for row in lists]
 
 
 @pytest.mark.parametrize("rows", [1, 3, 4, 100])
 def test_chunks_hold_whole_users_in_order_and_lose_no_row(rows: int) -> None:
-    users = ["a"] * 2 + ["b"] * 7 + ["c"] + ["d"] * 3
-    whole = table(users, list(range(len(users))))
+    users = "a" * 2 + "b" * 7 + "c" + "d" * 3
+    whole = table(seen(users, list(range(len(users)))))
     chunks = list(whole_users(iter(whole.to_batches(max_chunksize=2)), rows))
-    seen = [set(chunk.column("user_id").to_pylist()) for chunk in chunks]
+    in_chunk = [set(chunk.column("user_id").to_pylist()) for chunk in chunks]
     assert pa.concat_tables(chunks).column("item_index").to_pylist() == list(range(len(users)))
-    assert sum(map(len, seen)) == len(set().union(*seen)), "no user stands in two chunks"
+    assert sum(map(len, in_chunk)) == len(set().union(*in_chunk)), "no user stands in two chunks"
 
 
 def test_popular_items_come_in_order_without_the_seen_and_ties_by_index() -> None:
-    popularity = np.array([5, 9, 9, 0, 1, 0, 0, 0, 0, 0, 0, 0], np.float32)
-    lists = rank_chunk(table(["a", "a", "b"], [1, 3, None]), popularity_ranker(NAMES, popularity), 3).to_pylist()
-    assert [[item["item_id"] for item in row["items"]] for row in lists] == [
-        ["item-2", "item-0", "item-4"],
-        ["item-1", "item-2", "item-0"],
+    ranker = popular(np.array([5, 9, 9, 0, 1, 0, 0, 0, 0, 0, 0, 0], np.float32))
+    lists = rank_chunk(table(seen("aab", [1, 3, None])), ranker, 3).to_pylist()
+    assert [[(item["item_id"], item["score"]) for item in row["items"]] for row in lists] == [
+        [("item-2", 9), ("item-0", 5), ("item-4", 1)],
+        [("item-1", 9), ("item-2", 9), ("item-0", 5)],
     ]
     assert {row["source"] for row in lists} == {"popular"}
 
 
-def ranker_of(factors: np.ndarray, items: np.ndarray) -> Ranker:
-    popularity = np.arange(12, 0, -1).astype(np.float32)
-    solve = rows_solve(factors, Ials(0.2, 0.02), 100, 1e-10)
-    return with_model(popularity_ranker(NAMES, popularity), items, solve)
-
-
 def test_lists_are_those_of_dense_normal_equations_and_a_full_sort() -> None:
-    """A model of ten of twelve items: what it does not know counts neither in the solve nor in the lists."""
+    """A model of ten of twelve items: what it does not know counts neither in the solve nor in the scores."""
     items = np.array([0, 1, 2, 4, 5, 6, 7, 9, 10, 11], np.int32)
-    factors = np.random.default_rng(1).standard_normal((10, 3)).astype(np.float32)
-    weights = random_weights(6, 12, 0.3, seed=2)
+    factors = random_factors(10, seed=1)
+    weights = random_weights(6, N, 0.3, seed=2)
     weights.data[:] = 1
-    users = np.repeat([f"u{u}" for u in range(6)], np.diff(weights.indptr)).tolist()
-    found = rank_chunk(table(users, weights.indices.tolist()), ranker_of(factors, items), 4).to_pylist()
+    users = "".join(chr(97 + u) * n for u, n in enumerate(np.diff(weights.indptr)))
+    ranker = popular(model=model_of(factors, items))
+    found = rank_chunk(table(seen(users, weights.indices.tolist())), ranker, 4).to_pylist()
     known = weights[:, items].tocsr()
     reg = Ials(0.2, 0.02).row_regularization(np.diff(known.indptr), 10)
     scores = exact_rows(known, known.data, factors.astype(np.float64), 0.2, reg) @ factors.T
     scores[known.nonzero()] = -np.inf
     for user, row in enumerate(found):
         best = np.argsort(-scores[user])[: min(4, np.isfinite(scores[user]).sum())]
-        assert row["user_id"] == f"u{user}" and row["source"] == "als"
+        assert row["user_id"] == chr(97 + user) and row["source"] == "als"
         ranked = [item for item in row["items"] if item["score"] is not None]
         assert [item["item_id"] for item in ranked] == [f"item-{items[place]}" for place in best]
         assert np.allclose([item["score"] for item in ranked], scores[user][best], rtol=1e-3, atol=1e-4)
 
 
 def test_users_keep_their_order_where_only_some_have_usable_history() -> None:
-    items = np.array([0, 1, 2, 4], np.int32)
-    factors = np.random.default_rng(3).standard_normal((4, 2)).astype(np.float32)
-    found = rank_chunk(table(["a", "b", "c", "d"], [3, 0, 11, 2]), ranker_of(factors, items), 2).to_pylist()
+    ranker = popular(model=model_of(random_factors(4), np.array([0, 1, 2, 4])))
+    found = rank_chunk(table(seen("abcd", [3, 0, 11, 2])), ranker, 2).to_pylist()
     assert [(row["user_id"], row["source"]) for row in found] == [
         ("a", "popular"), ("b", "als"), ("c", "popular"), ("d", "als"),
     ]  # fmt: skip
@@ -72,10 +121,167 @@ def test_users_keep_their_order_where_only_some_have_usable_history() -> None:
 
 
 def test_who_has_seen_almost_all_that_the_model_knows_gets_popular_items_from_outside_it() -> None:
-    items = np.array([0, 1, 2, 4], np.int32)
-    factors = np.random.default_rng(3).standard_normal((4, 2)).astype(np.float32)
-    seen = [0, 1, 2, 5]
-    (row,) = rank_chunk(table(["a"] * 4, seen), ranker_of(factors, items), 4).to_pylist()
+    ranker = popular(model=model_of(random_factors(4), np.array([0, 1, 2, 4])))
+    (row,) = rank_chunk(table(seen("aaaa", [0, 1, 2, 5])), ranker, 4).to_pylist()
     assert [item["item_id"] for item in row["items"]] == ["item-4", "item-3", "item-6", "item-7"]
     assert [item["score"] is None for item in row["items"]] == [False, True, True, True]
     assert row["source"] == "als"
+
+
+def test_history_that_is_not_hidden_is_listed_and_what_is_blocked_is_not() -> None:
+    ranker = popular(model=model_of(np.eye(N, dtype=np.float32), np.arange(N)))
+    rows = [("a", 5, HISTORY), ("a", 7, SEEN), ("a", 0, HIDDEN)]
+    assert listed(rows, ranker, 3) == [["item-5", "item-1", "item-2"]]
+
+
+@pytest.mark.parametrize("with_model", [False, True])
+def test_who_has_an_allow_list_gets_nothing_else_and_in_the_same_order(with_model: bool) -> None:
+    ranker = popular(model=model_of(random_factors(N), np.arange(N)) if with_model else None)
+    rows = [("a", 5, SEEN), ("b", 5, SEEN), *(("b", item, ALLOWED) for item in (1, 5, 6, 8)), ("c", None, ALLOWED)]
+    whole, some, nothing = listed(rows, ranker, N)
+    assert some == [item for item in whole if item in ("item-1", "item-6", "item-8")]
+    assert nothing == []
+
+
+def test_what_is_not_eligible_is_in_no_list_yet_counts_as_history() -> None:
+    eligible = EVERY.copy()
+    eligible[[0, 5]] = False
+    factors = random_factors(N)
+    full = model_of(factors, np.arange(N))
+    part = Ranker(NAMES, NONE, Orders.of(POPULARITY, eligible), model=model_of(factors, np.arange(N), eligible))
+    rows = [("a", 5, HISTORY), ("a", 3, HISTORY), ("b", None, HISTORY)]
+    everything, _ = listed(rows, popular(model=full), N)
+    own, fallback = listed(rows, part, N)
+    assert own == [item for item in everything if item not in ("item-0", "item-5")]
+    assert fallback == [f"item-{i}" for i in range(N) if eligible[i]]
+
+
+def test_an_empty_eligible_list_gives_empty_lists() -> None:
+    nothing = np.zeros(N, bool)
+    model = model_of(random_factors(N), np.arange(N), nothing)
+    ranker = Ranker(NAMES, NONE, Orders.of(POPULARITY, nothing), model=model)
+    assert listed(seen("ab", [1, None]), ranker, 3) == [[], []]
+
+
+def test_the_popular_of_a_segment_come_first_then_those_of_all() -> None:
+    segments = Orders(np.array([0, 2, 3]), np.array([7, 3, 9], np.int32), np.array([5, 4, 8], np.float32))
+    rows = [("a", 0, SEGMENT), ("b", 1, SEGMENT), ("b", 9, SEEN), ("c", 1, SEGMENT), ("d", None, HISTORY)]
+    lists = rank_chunk(table(rows), popular(segments=segments), 3).to_pylist()
+    assert [(row["source"], [item["item_id"] for item in row["items"]]) for row in lists] == [
+        ("segment", ["item-7", "item-3", "item-0"]),
+        ("popular", ["item-0", "item-1", "item-2"]),
+        ("segment", ["item-9", "item-0", "item-1"]),
+        ("popular", ["item-0", "item-1", "item-2"]),
+    ]
+    assert [item["score"] for item in lists[0]["items"]] == [5, 4, None]
+
+
+def capped(order: list[int], categories: np.ndarray, most: int, k: int) -> list[int]:
+    """Fill a list from the top of an order."""
+    taken: dict[int, int] = {}
+    chosen: list[int] = []
+    for item in order:
+        category = int(categories[item])
+        if len(chosen) < k and (category < 0 or taken.get(category, 0) < most):
+            chosen.append(item)
+            taken[category] = taken.get(category, 0) + 1
+    return chosen
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), most=st.integers(1, 3), k=st.integers(1, N), n_categories=st.integers(1, 5))
+def test_no_list_holds_more_of_a_category_than_it_may_and_lists_are_filled_up_with_others(
+    seed: int, most: int, k: int, n_categories: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    categories = rng.integers(-1, n_categories, N).astype(np.int32)
+    items = np.sort(rng.permutation(N)[:8])
+    factors = random_factors(8, seed=seed)
+    ranker = Ranker(
+        NAMES, categories, Orders.of(POPULARITY, EVERY), model=model_of(factors, items, categories=categories)
+    )
+    rows: list[Row] = [("a", int(items[0]), SEEN), ("a", int(items[1]), HISTORY)]
+    whole = [int(item[5:]) for item in listed(rows, ranker, N)[0]]
+    known = [item for item in whole if item in items]
+    rest = [item for item in range(N) if item not in items]  # by popularity
+    free = dataclasses.replace(ranker, most_of_category=most)
+    assert [int(item[5:]) for item in listed(rows, free, k)[0]] == capped(known + rest, categories, most, k)
+
+
+def test_the_contributions_of_the_history_add_up_to_the_score() -> None:
+    factors = random_factors(N, 5)
+    weights = [0.5, 2.0, 1.0]
+    model = model_of(factors, np.arange(N))
+    x = model.user_factors(np.array([0, 3]), np.array([1, 4, 9], np.int32), np.array(weights, np.float32))
+    parts = contributions(model.solve, np.array([1, 4, 9]), np.array(weights, np.float32), np.array([2, 7]))
+    assert parts.shape == (2, 3)
+    assert np.allclose(parts.sum(axis=1), (x @ model.solve.others[[2, 7]].T)[0], rtol=1e-4, atol=1e-6)
+
+
+def test_reasons_are_the_items_of_the_history_that_contributed_most() -> None:
+    factors = np.zeros((N, 2), np.float32)
+    factors[:6, 0], factors[6:, 1] = np.linspace(1, 0.5, 6), np.linspace(1, 0.5, 6)
+    ranker = popular(model=model_of(factors, np.arange(N)), reasons=1)
+    lists = rank_chunk(table(seen("aab", [1, 8, None])), ranker, N - 2).to_pylist()
+    for item in lists[0]["items"]:
+        expected = "item-1" if int(item["item_id"][5:]) < 6 else "item-8"
+        assert [reason["item_id"] for reason in item["because"]] == [expected]
+        assert 0 < item["because"][0]["contribution"] <= item["score"] * 1.001
+    assert all(item["because"] == [] for item in lists[1]["items"]), "what is popular has no reasons"
+
+
+def test_reasons_of_ratings_add_up_to_what_is_above_the_baseline() -> None:
+    factors = random_factors(N, 2)
+    biases = np.linspace(-1, 1, N).astype(np.float32)
+    model = model_of(factors, np.arange(N), objective=Explicit(0.1, 1.0), baseline=Baseline(3.0, biases, 5.0))
+    (row,) = rank_chunk(table(seen("aaa", [0, 3, 8]), [5, 1, 4]), popular(model=model, reasons=3), 2).to_pylist()
+    left, (user_bias,) = model.baseline.residuals(
+        np.array([0, 3]), np.array([0, 3, 8]), np.array([5, 1, 4], np.float32)
+    )
+    for item in row["items"]:
+        place = int(item["item_id"][5:])
+        parts = contributions(model.solve, np.array([0, 3, 8]), left, np.array([place]))[0]
+        assert item["score"] == pytest.approx(3.0 + user_bias + biases[place] + parts.sum(), abs=1e-3)
+        assert [reason["contribution"] for reason in item["because"]] == pytest.approx(
+            sorted(parts[parts > 0], reverse=True), rel=1e-3
+        )
+
+
+def test_a_prior_is_added_to_scores_and_a_large_one_ranks_by_popularity() -> None:
+    factors, popularity = random_factors(N), np.random.default_rng(1).permutation(N).astype(np.float32)
+    plain = {
+        item["item_id"]: item["score"]
+        for item in rank_chunk(table(seen("a", [0])), popular(model=model_of(factors, np.arange(N))), N).to_pylist()[0][
+            "items"
+        ]
+    }
+    for weight in (0.1, 1e4):
+        model = model_of(factors, np.arange(N), prior=Prior(popularity, weight))
+        (row,) = rank_chunk(table(seen("a", [0])), popular(model=model), N).to_pylist()
+        for item in row["items"]:
+            place = int(item["item_id"][5:])
+            expected = plain[item["item_id"]] + weight * np.log1p(popularity[place])
+            assert item["score"] == pytest.approx(expected, rel=1e-4, abs=1e-4)
+    assert [item["item_id"] for item in row["items"]] == [f"item-{i}" for i in np.argsort(-popularity) if i != 0]
+
+
+def test_users_with_little_history_get_more_of_the_prior_and_their_lists_say_so() -> None:
+    factors, popularity = random_factors(N), np.zeros(N, np.float32)
+    popularity[11] = 100
+    model = model_of(factors, np.arange(N), prior=Prior(popularity, 0.0, extra=100.0, min_history=2))
+    rows = [("a", 0, SEEN), ("b", 0, SEEN), ("b", 1, SEEN), ("c", None, SEEN)]
+    lists = rank_chunk(table(rows), popular(model=model), 3).to_pylist()
+    assert [row["source"] for row in lists] == ["blend", "als", "popular"]
+    assert lists[0]["items"][0]["item_id"] == "item-11"
+    plain = listed(rows, popular(model=model_of(factors, np.arange(N))), 3)
+    assert [item["item_id"] for item in lists[1]["items"]] == plain[1]
+
+
+def test_a_user_alone_gets_the_list_that_she_gets_among_others() -> None:
+    rng = np.random.default_rng(4)
+    ranker = popular(model=model_of(random_factors(N, 6), np.arange(N)), reasons=2)
+    rows = [(chr(97 + u), int(item), SEEN) for u in range(20) for item in np.sort(rng.permutation(N)[: u % 6])]
+    whole = rank_chunk(table(rows), ranker, 4)
+    for place, user in enumerate(whole.column("user_id").to_pylist()):
+        alone = rank_chunk(table([row for row in rows if row[0] == user]), ranker, 4)
+        assert alone.to_pylist() == whole.slice(place, 1).to_pylist()

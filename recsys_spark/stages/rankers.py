@@ -1,0 +1,198 @@
+"""What scoring and evaluation need of the tables: who may be shown what, and the rankers of models and popularity."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyspark.sql import Column, DataFrame, Row, Window
+from pyspark.sql import functions as f
+
+from recsys_spark.als.baseline import Baseline
+from recsys_spark.als.trainer import rows_solve
+from recsys_spark.config import Config, Pairs
+from recsys_spark.errors import DataError
+from recsys_spark.runs import Run
+from recsys_spark.stages.events import read_files
+from recsys_spark.stages.models import objective_of, read_factors
+from recsys_spark.topk import scorer
+from recsys_spark.topk.kernels import Orders
+from recsys_spark.topk.prior import Prior
+from recsys_spark.topk.ranker import ALLOWED, HIDDEN, SEGMENT, Model, Ranker
+from recsys_spark.transforms.attributes import items_at
+from recsys_spark.transforms.events import blamed, text
+from recsys_spark.transforms.interactions import decay, exact_sum
+
+_SEGMENT_ITEMS = 1000  # of a segment's popular items; after them come those of all users
+_SEGMENTS = 100_000
+
+
+def histories(run: Run, pairs: DataFrame, only: DataFrame | None = None) -> DataFrame:
+    """Return the rows that `scorer.recommend` takes, of pairs of silver.interactions and all that rules them.
+
+    only: (user_id) of the users to rank, who need no history; without it all that are known.
+    """
+    topk = run.config.topk
+    if isinstance(topk.hide_seen, bool):
+        hide: Column = f.lit(topk.hide_seen)
+    else:
+        hide = f.coalesce(f.arrays_overlap("event_types", f.array(*map(f.lit, topk.hide_seen))), f.lit(False))
+    known = pairs.select("user_id", "item_id", "weight", hide.alias("_hide"))
+    parts = [scorer.history_rows(_indexed(run, known), f.col("_hide"))]
+    for name, given, kind in (("blocked", topk.blocked, HIDDEN), ("allowed", topk.allowed, ALLOWED)):
+        if given is not None:
+            parts.append(scorer.marks(_listed_pairs(run, name, given), kind))
+    if run.tables.exists("silver.users"):
+        numbers = run.spark.createDataFrame(list(enumerate(_segments(run))), "item_index int, segment string")
+        users = run.tables.read("silver.users").join(f.broadcast(numbers), "segment")
+        parts.append(scorer.marks(users, SEGMENT))
+    if only is None:
+        return _union(parts)
+    nobody = only.select("user_id", f.lit(None).cast("int").alias("item_index"))
+    return _union([part.join(f.broadcast(only), "user_id", "left_semi") for part in parts] + [scorer.marks(nobody, 0)])
+
+
+def popularity_ranker(run: Run, popularity: str) -> Ranker:
+    """Return the ranker of a popularity column of gold.item_features as of the run's as_of."""
+    return _ranker(run, items_by_index(run), popularity)
+
+
+def fallback_ranker(run: Run) -> Ranker:
+    """Return the ranker of users without usable history: the popular of their segment, then of all."""
+    items = items_by_index(run)
+    return dataclasses.replace(_ranker(run, items, run.config.topk.fallback), segments=_segment_orders(run, items))
+
+
+def model_ranker(run: Run, model: Row) -> Ranker:
+    """Return the ranker of a model, with the configured popularity behind it."""
+    als = Config.model_validate_json(model["config"]).als
+    indices, factors, biases = read_factors(run, "gold.item_factors", model["model_id"], model["epochs"])
+    if factors.shape[1] != als.rank:
+        raise DataError(
+            f"gold.item_factors: those of model {model['model_id']} have rank {factors.shape[1]}, its configuration "
+            f"says {als.rank}; train it again under a new run id"
+        )
+    items = items_by_index(run)
+    ranker = dataclasses.replace(_ranker(run, items, run.config.topk.fallback), segments=_segment_orders(run, items))
+    solve = rows_solve(factors, objective_of(als), 100, run.config.topk.shortfall)
+    baseline = None
+    if als.objective == "explicit":
+        baseline = Baseline(model["mean"], biases, als.damping if als.baseline == "biases" else None)
+    settings = run.config.topk.prior
+    prior = None
+    if settings.weight or settings.new_users:
+        popularity = items.column(settings.popularity).to_numpy().astype(np.float32)[indices]
+        prior = Prior(popularity, settings.weight, settings.new_users, settings.min_history)
+    eligible = items.column("eligible").to_numpy(zero_copy_only=False)
+    known = Model.of(model["kind"], indices, solve, eligible, ranker.categories, baseline, prior)
+    return dataclasses.replace(ranker, model=known, reasons=run.config.topk.reasons)
+
+
+def items_by_index(run: Run) -> pa.Table:
+    """Return what is known of the dictionary's items as of the run's as_of, in the order of their indices.
+
+    item_id, popularity, popularity_decayed, category, and eligible: whether the item may be listed at all.
+    """
+    topk, tables = run.config.topk, run.tables
+    features = tables.read_slice("gold.item_features", {"as_of": run.as_of}).drop("as_of")
+    items = tables.read("gold.item_ids").join(features, "item_id", "left")
+    eligible = f.lit(True)
+    if topk.active_within is not None:
+        eligible = f.coalesce(f.col("last_time") >= f.lit(run.as_of) - f.lit(topk.active_within), f.lit(False))
+    if tables.exists("silver.items"):
+        every = tables.read("silver.items")
+        chosen = f.lit(True) if topk.eligible is None else f.coalesce(f.expr(topk.eligible), f.lit(False))
+        with blamed(f"topk.eligible: {topk.eligible!r}"):
+            now = items_at(every, run.as_of).select("item_id", "category", chosen.alias("_chosen"))
+        named = every.select("item_id").distinct().withColumn("_named", f.lit(True))
+        items = items.join(named, "item_id", "left").join(now, "item_id", "left")
+        unnamed = f.col("_named").isNull() if topk.eligible is None else f.lit(False)
+        eligible = eligible & f.coalesce(f.col("_chosen"), unnamed)
+    else:
+        items = items.withColumn("category", f.lit(None).cast("string"))
+    with blamed(f"topk.eligible: {topk.eligible!r}"):
+        table = items.select(
+            "item_index",
+            "item_id",
+            *(f.coalesce(name, f.lit(0.0)).alias(name) for name in ("popularity", "popularity_decayed")),
+            "category",
+            eligible.alias("eligible"),
+        ).toArrow()
+    table = table.sort_by("item_index").combine_chunks()
+    n_eligible = pc.sum(table.column("eligible")).as_py() or 0
+    if n_eligible < table.num_rows:
+        run.counts["eligible_items"] = {"eligible": n_eligible, "known": table.num_rows}
+    return table
+
+
+def _indexed(run: Run, pairs: DataFrame) -> DataFrame:
+    """Add item_index to pairs, null where the dictionary lacks the item."""
+    return pairs.join(f.broadcast(run.tables.read("gold.item_ids")), "item_id", "left")
+
+
+def _union(parts: list[DataFrame]) -> DataFrame:
+    whole = parts[0]
+    for part in parts[1:]:
+        whole = whole.unionByName(part)
+    return whole
+
+
+def _listed_pairs(run: Run, name: str, given: Pairs) -> DataFrame:
+    """Return (user_id, item_index) of a configured file of pairs; count what it has, and which items are unknown."""
+    raw = read_files(run, given)
+    pairs = _indexed(run, raw.select(text("user_id").alias("user_id"), text("item_id").alias("item_id")).distinct())
+    pairs = pairs.where(f.col("user_id") != "")
+    counts = pairs.agg(f.count(f.lit(1)), f.count_if(f.col("item_index").isNull())).first()
+    assert counts is not None
+    run.counts[f"topk.{name}"] = {"pairs": counts[0], "of_unknown_items": counts[1]}
+    return pairs.select("user_id", "item_index")
+
+
+def _ranker(run: Run, items: pa.Table, popularity: str) -> Ranker:
+    values = items.column(popularity).to_numpy().astype(np.float32)
+    codes = pc.fill_null(items.column("category").combine_chunks().dictionary_encode().indices, -1)
+    eligible = items.column("eligible").to_numpy(zero_copy_only=False)
+    return Ranker(
+        pa.array(items.column("item_id").combine_chunks(), pa.string()),
+        codes.to_numpy().astype(np.int32),
+        Orders.of(values, eligible),
+        most_of_category=run.config.topk.most_of_category,
+    )
+
+
+def _segments(run: Run) -> list[str]:
+    """Return the names of all segments, sorted."""
+    rows = run.tables.read("silver.users").select("segment").distinct().sort("segment").limit(_SEGMENTS + 1).collect()
+    if len(rows) > _SEGMENTS:
+        raise DataError(f"silver.users: more than {_SEGMENTS} segments; map users.columns.segment to a coarser column")
+    return [row[0] for row in rows]
+
+
+def _segment_orders(run: Run, items: pa.Table) -> Orders | None:
+    """Return the eligible items that most users of each segment had, the first thousand of each."""
+    if not run.tables.exists("silver.users"):
+        return None
+    names = _segments(run)
+    pairs = run.tables.read_slice("silver.interactions", {"as_of": run.as_of})
+    one: Any = f.lit(1.0)
+    if run.config.topk.fallback == "popularity_decayed" and run.as_of is not None:
+        one = decay(run.as_of, run.config.features.popularity_half_life, "last_time")
+    allowed = run.spark.createDataFrame(items.filter(items.column("eligible")).select(["item_id", "item_index"]))
+    popular = (
+        pairs.join(run.tables.read("silver.users"), "user_id")
+        .groupBy("segment", "item_id")
+        .agg(exact_sum(one).cast("float").alias("value"))
+        .join(f.broadcast(allowed), "item_id")
+    )
+    best = Window.partitionBy("segment").orderBy(f.desc("value"), "item_index")
+    rows = (
+        popular.withColumn("place", f.row_number().over(best))
+        .where(f.col("place") <= _SEGMENT_ITEMS)
+        .select("segment", "place", "item_index", "value")
+        .toArrow()
+        .sort_by([("segment", "ascending"), ("place", "ascending")])
+    )
+    numbers = pc.index_in(rows.column("segment"), pa.array(names, pa.string())).to_numpy()
+    starts = np.searchsorted(numbers, np.arange(len(names) + 1))
+    return Orders(starts, rows.column("item_index").to_numpy(), rows.column("value").to_numpy())

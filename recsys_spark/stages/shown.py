@@ -1,0 +1,59 @@
+"""Lists as people look at them: a user's history beside what is recommended and why, by the names of items."""
+
+from typing import Any
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as f
+from rich.table import Table
+
+from recsys_spark.runs import Run
+from recsys_spark.transforms.attributes import items_at
+
+_HISTORY = 10
+
+
+def show_lists(run: Run, lists: DataFrame, pairs: DataFrame) -> dict[str, list[dict[str, Any]]]:
+    """Print each user's list beside the weightiest items of her history; return the lists by user.
+
+    lists: user_id, items, source, of a few users; pairs: user_id, item_id, weight, of any.
+    """
+    rows = sorted(lists.collect(), key=lambda row: str(row["user_id"]))
+    users = [row["user_id"] for row in rows]
+    entry = f.struct((-f.col("weight")).alias("weight"), "item_id")
+    weighty = (
+        pairs.where(f.col("user_id").isin(users))
+        .groupBy("user_id")
+        .agg(f.slice(f.array_sort(f.collect_list(entry)), 1, _HISTORY).getField("item_id").alias("items"))
+    )
+    had = {row["user_id"]: row["items"] for row in weighty.collect()}
+    listed = {item["item_id"] for row in rows for item in row["items"]}
+    because = {reason["item_id"] for row in rows for item in row["items"] for reason in item["because"] or ()}
+    names = _names(run, listed | because | {item for items in had.values() for item in items})
+    for row in rows:
+        history = had.get(row["user_id"], [])
+        table = Table(title=f"user {row['user_id']} ({row['source']})", title_justify="left")
+        table.add_column("history, by weight")
+        table.add_column("recommended")
+        table.add_column("score", justify="right")
+        table.add_column("because of")
+        for place in range(max(len(history), len(row["items"]))):
+            mine = names[history[place]] if place < len(history) else ""
+            if place >= len(row["items"]):
+                table.add_row(mine)
+                continue
+            item = row["items"][place]
+            score = "" if item["score"] is None else f"{item['score']:.3f}"
+            reasons = ", ".join(names[reason["item_id"]] for reason in item["because"] or ())
+            table.add_row(mine, names[item["item_id"]], score, reasons)
+        run.console.print(table)
+    return {row["user_id"]: [item.asDict(recursive=True) for item in row["items"]] for row in rows}
+
+
+def _names(run: Run, items: set[str]) -> dict[str, str]:
+    """Return how people call items: by name where silver.items has one, else by id."""
+    found = {item: item for item in items}
+    if run.tables.exists("silver.items"):
+        known = run.tables.read("silver.items").where(f.col("item_id").isin(sorted(items)))
+        rows = items_at(known, None).where(f.col("name").isNotNull()).select("item_id", "name").collect()
+        found |= {row["item_id"]: row["name"] for row in rows}
+    return found

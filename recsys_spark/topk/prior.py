@@ -1,0 +1,36 @@
+"""What is popular now, added to a model's scores as one more column of the factors."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Longs = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Prior:
+    """Adds β_u·log(1 + popularity_i) to a score.
+
+    popularity (n_items,) of the model's items. β_u = weight for everyone, and extra·(1 − n_u / min_history) more for
+    users with fewer than min_history items. With a large weight lists are those of the most popular items.
+    """
+
+    popularity: Floats
+    weight: float
+    extra: float = 0.0
+    min_history: int = 0
+
+    def with_items(self, factors: Floats) -> Floats:
+        """Return items' factors (n_items, rank) with one column more."""
+        return np.column_stack([factors, np.log1p(self.popularity)]).astype(np.float32)
+
+    def with_users(self, factors: Floats, counts: Longs) -> Floats:
+        """Return users' factors (n_users, rank) with one column more; counts (n_users,) are of their items."""
+        little = np.maximum(1 - counts / max(self.min_history, 1), 0) if self.min_history else np.zeros(len(counts))
+        return np.column_stack([factors, self.weight + self.extra * little]).astype(np.float32)
+
+    def blends(self, counts: Longs) -> NDArray[np.bool_]:
+        """Return which users are given more of what is popular than others, (n_users,)."""
+        return (counts < self.min_history) & (self.extra > 0)

@@ -1,0 +1,267 @@
+"""From a chunk of users' histories to their lists: solve, rank, fill up with what is popular, explain."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from recsys_spark.als.baseline import Baseline
+from recsys_spark.als.passes import Solve, solve_histories
+from recsys_spark.topk.explain import contributions
+from recsys_spark.topk.kernels import Catalog, Orders, catalog, fill, top_k, top_k_of
+from recsys_spark.topk.prior import Prior
+
+Ints = NDArray[np.int32]
+Longs = NDArray[np.int64]
+Floats = NDArray[np.float32]
+Flags = NDArray[np.bool_]
+
+# What a row (user_id, item_index, weight, kind) of a user says; a row can say more than one thing.
+HISTORY = 1  # the user had the item, with this weight
+HIDDEN = 2  # the item is not shown to the user
+ALLOWED = 4  # no other items than those so marked are shown to the user
+SEGMENT = 8  # item_index is the number of the user's segment
+
+_REASON = pa.struct([("item_id", pa.string()), ("contribution", pa.float32())])
+_ITEM = pa.struct([("item_id", pa.string()), ("score", pa.float32()), ("because", pa.list_(_REASON))])
+LISTS = pa.schema([("user_id", pa.string()), ("items", pa.list_(_ITEM)), ("source", pa.string())])
+
+
+@dataclass(frozen=True)
+class Model:
+    """A factor model that is ready to rank: the solve of users, and the catalog of items.
+
+    items (n,) are the dictionary indices of its items by position; places (n_dictionary,) the reverse, −1 where it has
+    none. The catalog's factors are those of `solve`, with the columns of baseline and prior.
+    """
+
+    name: str
+    items: Ints
+    places: Ints
+    solve: Solve
+    catalog: Catalog
+    baseline: Baseline | None = None
+    prior: Prior | None = None
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        items: Ints,
+        solve: Solve,
+        eligible: Flags,
+        categories: Ints,
+        baseline: Baseline | None = None,
+        prior: Prior | None = None,
+    ) -> "Model":
+        """Build from dictionary indices (n,), a solve of factors (n, rank), and what `Ranker` has for all items."""
+        places = np.full(len(eligible), -1, np.int32)
+        places[items] = np.arange(len(items), dtype=np.int32)
+        factors = solve.others if baseline is None else baseline.with_items(solve.others)
+        factors = factors if prior is None else prior.with_items(factors)
+        found = catalog(factors, eligible[items], categories[items])
+        return cls(name, items, places, solve, found, baseline, prior)
+
+    def user_factors(self, offsets: Longs, columns: Ints, values: Floats) -> Floats:
+        """Return users' factors (n_users, width of the catalog) from histories in CSR form, columns by position."""
+        ends, counts = offsets.astype(np.int32), np.diff(offsets)
+        if self.baseline is None:
+            factors = solve_histories(ends, columns, values, self.solve)
+        else:
+            left, biases = self.baseline.residuals(ends, columns, values)
+            factors = self.baseline.with_users(solve_histories(ends, columns, left, self.solve), biases)
+        return factors if self.prior is None else self.prior.with_users(factors, counts)
+
+    def arrays(self) -> dict[str, Floats]:
+        """Return its large arrays, for workers to map."""
+        return {"others": self.solve.others, "factors": self.catalog.factors}
+
+    def with_arrays(self, others: Floats, factors: Floats) -> "Model":
+        """Return the model with other arrays in the place of those of `arrays`."""
+        return replace(self, solve=replace(self.solve, others=others), catalog=replace(self.catalog, factors=factors))
+
+
+@dataclass(frozen=True)
+class Ranker:
+    """All that turns histories into lists.
+
+    item_ids, categories (int32, −1 for none) are by dictionary index, (n_dictionary,). Who has no history that `model`
+    knows, or everyone where there is no model, gets the popular items of the own segment, then those of all; they fill
+    up the lists of others too, where the model has too few items, without a score.
+    """
+
+    item_ids: pa.Array
+    categories: Ints
+    popular: Orders
+    segments: Orders | None = None
+    model: Model | None = None
+    most_of_category: int | None = None
+    reasons: int = 0
+
+
+@dataclass(frozen=True)
+class _Cells:
+    """Cells of users in CSR form: offsets (n_users + 1,), dictionary indices and weights (nnz,)."""
+
+    offsets: Longs
+    items: Ints
+    weights: Floats
+
+    def of(self, chosen: Flags) -> "_Cells":
+        """Return the cells of chosen users, (n_users,)."""
+        if chosen.all():
+            return self
+        sizes = np.diff(self.offsets)
+        kept = np.repeat(chosen, sizes)
+        return _Cells(np.concatenate([[0], np.cumsum(sizes[chosen])]), self.items[kept], self.weights[kept])
+
+    def where(self, kept: Flags) -> "_Cells":
+        """Return the cells that are kept, (nnz,)."""
+        if kept.all():
+            return self
+        before = np.concatenate([[0], np.cumsum(kept)])
+        return _Cells(before[self.offsets], self.items[kept], self.weights[kept])
+
+    def at(self, places: Ints) -> "_Cells":
+        """Return the cells whose items have a place, with it in the item's stead."""
+        found = places[self.items]
+        return replace(self, items=found).where(found >= 0)
+
+    def without(self, others: "_Cells", n_items: int) -> "_Cells":
+        """Return the cells that are not among others of the same users."""
+        keys, theirs = (
+            np.repeat(np.arange(len(cells.offsets) - 1), np.diff(cells.offsets)) * n_items + cells.items
+            for cells in (self, others)
+        )
+        return self.where(~np.isin(keys, theirs))
+
+
+def rank_chunk(table: pa.Table, ranker: Ranker, k: int) -> pa.RecordBatch:
+    """Return the lists of a table's users, in their order, as LISTS.
+
+    table: user_id string, sorted; item_index int; weight float; kind int: what the row says, see HISTORY and others.
+    """
+    users, offsets = _runs(table.column("user_id"))
+    n, kinds = len(users), table.column("kind").to_numpy()
+    indices = pc.fill_null(table.column("item_index"), -1).to_numpy()
+    rows = _Cells(offsets, indices, table.column("weight").to_numpy())
+    history, hidden, allowed = (rows.where((kinds & kind > 0) & (indices >= 0)) for kind in (HISTORY, HIDDEN, ALLOWED))
+    restricted = np.diff(rows.where(kinds & ALLOWED > 0).offsets) > 0
+    found = np.full((n, k), -1, np.int32)
+    scores = np.full((n, k), np.nan, np.float32)
+    source = np.full(n, "popular", object)
+    because: list[list[list[tuple[int, float]]]] = []
+    served = np.zeros(n, bool)
+    if ranker.model is not None:
+        model, most = ranker.model, ranker.most_of_category
+        known = history.at(model.places)
+        counts = np.diff(known.offsets)
+        served = counts > 0
+        factors = model.user_factors(known.offsets, known.items, known.weights)
+        free, bound = served & ~restricted, served & restricted
+        for chosen, of in ((free, hidden), (bound, allowed.without(hidden, len(ranker.item_ids)))):
+            if not chosen.any():
+                continue
+            cells = of.of(chosen).at(model.places)
+            rank = top_k_of if chosen is bound else top_k
+            places, best = rank(factors[chosen], model.catalog, k, cells.offsets, cells.items, most_of_one=most)
+            found[chosen] = np.where(places >= 0, model.items[places], -1)
+            scores[chosen] = best
+        source[served] = model.name
+        if model.prior is not None:
+            source[served & model.prior.blends(counts)] = "blend"
+        if ranker.reasons:
+            because = _reasons(model, known, found, ranker.reasons)
+    if (found[:, -1] < 0).any():
+        segment = _segments(rows, kinds)
+        if ranker.segments is not None:
+            _fill(ranker, ranker.segments, segment, hidden, allowed, restricted, found, scores)
+            source[~served & (found[:, 0] >= 0)] = "segment"
+        _fill(ranker, ranker.popular, np.zeros(n, np.int32), hidden, allowed, restricted, found, scores)
+    items = named(found, scores, ranker.item_ids, because)
+    return pa.RecordBatch.from_arrays([users, items, pa.array(source, pa.string())], schema=LISTS)
+
+
+def _runs(column: pa.ChunkedArray) -> tuple[pa.Array, Longs]:
+    """Return the distinct values of a sorted column and where each begins, one more for the end."""
+    encoded = pc.run_end_encode(column.combine_chunks())
+    return encoded.values, np.concatenate([[0], encoded.run_ends.to_numpy().astype(np.int64)])
+
+
+def _segments(rows: _Cells, kinds: NDArray[np.int8]) -> Ints:
+    """Return each user's segment (n_users,), −1 for none."""
+    cells = rows.where(kinds & SEGMENT > 0)
+    out = np.full(len(rows.offsets) - 1, -1, np.int32)
+    has = np.diff(cells.offsets) > 0
+    out[has] = cells.items[cells.offsets[:-1][has]]
+    return out
+
+
+def _fill(
+    ranker: Ranker,
+    orders: Orders,
+    which: Ints,
+    hidden: _Cells,
+    allowed: _Cells,
+    restricted: Flags,
+    found: Ints,
+    scores: Floats,
+) -> None:
+    fill(orders.starts, orders.items, orders.values, which, hidden.offsets, hidden.items, allowed.offsets,
+         allowed.items, restricted, ranker.categories, ranker.most_of_category or 0, found, scores)  # fmt: skip
+
+
+def _reasons(model: Model, history: _Cells, found: Ints, most: int) -> list[list[list[tuple[int, float]]]]:
+    """Return for each user's listed items (dictionary index, contribution) of the history that contributed most."""
+    values = history.weights
+    if model.baseline is not None:
+        values, _ = model.baseline.residuals(history.offsets.astype(np.int32), history.items, values)
+    out: list[list[list[tuple[int, float]]]] = []
+    for u in range(len(found)):
+        own = slice(history.offsets[u], history.offsets[u + 1])
+        listed = found[u][found[u] >= 0]
+        columns = history.items[own]
+        if len(columns) == 0 or len(listed) == 0:
+            out.append([[] for _ in listed])
+            continue
+        parts = contributions(model.solve, columns, values[own], model.places[listed])
+        best = np.argsort(-parts, axis=1, kind="stable")[:, :most]
+        out.append(
+            [
+                [(int(model.items[columns[q]]), float(part[q])) for q in order if part[q] > 0]
+                for part, order in zip(parts, best, strict=True)
+            ]
+        )
+    return out
+
+
+def named(
+    found: Ints, scores: Floats, item_ids: pa.Array, because: list[list[list[tuple[int, float]]]] | None = None
+) -> pa.Array:
+    """Return lists (item_id, score, because) of found (n, k), dictionary indices, −1 at the end where there is none.
+
+    A score that is NaN is null; because has for each list and item (dictionary index, contribution), if at all.
+    """
+    filled = found >= 0
+    ends = np.concatenate([[0], np.cumsum(filled.sum(axis=1))]).astype(np.int32)
+    names = item_ids.take(pa.array(found[filled]))
+    shown = pa.array(scores[filled], pa.float32(), from_pandas=True)
+    if because:
+        flat = [(reasons[i] if i < len(reasons) else [])
+                for reasons, row in zip(because, filled, strict=True) for i in range(row.sum())]  # fmt: skip
+        cells = [cell for each in flat for cell in each]
+        reason = pa.StructArray.from_arrays(
+            [
+                item_ids.take(pa.array([item for item, _ in cells], pa.int32())),
+                pa.array([part for _, part in cells], pa.float32()),
+            ],
+            fields=list(_REASON),
+        )
+        starts = pa.array(np.concatenate([[0], np.cumsum([len(each) for each in flat])]).astype(np.int32))
+        reasons_of = pa.ListArray.from_arrays(starts, reason, type=pa.list_(_REASON))
+    else:
+        reasons_of = pa.nulls(len(names), pa.list_(_REASON))
+    items = pa.StructArray.from_arrays([names, shown, reasons_of], fields=list(_ITEM))
+    return pa.ListArray.from_arrays(pa.array(ends), items, type=pa.list_(_ITEM))
