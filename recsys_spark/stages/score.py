@@ -148,8 +148,9 @@ def _score_few(run: Run, model: Row, file: str) -> None:
         raise DataError(f"--users {file}: rows without a user or with a weight that is no number: {faults}")
     users = given.select("user_id").distinct()
     n_users = users.count()
-    if n_users > _FEW:
-        raise DataError(f"--users {file}: {n_users} users, more than {_FEW}; score all users instead")
+    if not 0 < n_users <= _FEW:
+        most = f", more than {_FEW}; score all users instead" if n_users else ""
+        raise DataError(f"--users {file}: {n_users or 'no'} users{most}")
     if "item_id" in raw.columns:
         pairs = given.where(f.col("item_id") != "").groupBy("user_id", "item_id").agg(f.sum("weight").alias("weight"))
         pairs = pairs.withColumn("event_types", f.lit(None).cast("array<string>"))

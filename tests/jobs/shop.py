@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from recsys_spark import runs
+from recsys_spark.stages import score
 from recsys_spark.stages.pipeline import STAGES
 
 N = 24
@@ -73,8 +74,9 @@ class Job:
 
     def __call__(self, config: Path, *arguments: str, stages: tuple[str, ...] = tuple(STAGES)) -> dict[str, Any]:
         argv = ["--config", str(config), *arguments]
+        options = score.OPTIONS if stages == ("score_topk",) else {}
         with redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
-            code = runs.main("pipeline", {name: STAGES[name] for name in stages}, "", argv)
+            code = runs.main("pipeline", {name: STAGES[name] for name in stages}, "", argv, options=options)
         self.stderr = err.getvalue()
         summary: dict[str, Any] = json.loads(out.getvalue().splitlines()[-1])
         assert summary["exit_code"] == code

@@ -22,6 +22,7 @@ NAMES = pa.array([f"item-{i}" for i in range(N)])
 EVERY = np.ones(N, bool)
 NONE = np.full(N, -1, np.int32)
 SEEN = HISTORY | HIDDEN
+OBJECTIVE = Ials(0.2, 0.02)
 POPULARITY = np.arange(N, 0, -1).astype(np.float32)
 
 Row = tuple[str, int | None, int]
@@ -53,7 +54,7 @@ def model_of(
     items: np.ndarray,
     eligible: np.ndarray = EVERY,
     categories: np.ndarray = NONE,
-    objective: Objective = Ials(0.2, 0.02),
+    objective: Objective = OBJECTIVE,
     baseline: Baseline | None = None,
     prior: Prior | None = None,
 ) -> Model:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from threadpoolctl import threadpool_limits
 
-from recsys_spark.topk.kernels import catalog, top_k
+from recsys_spark.topk.kernels import catalog, top_k, top_k_of
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -67,6 +67,49 @@ def test_lists_and_scores_are_those_of_a_stable_sort_where_arithmetic_is_exact(
     assert items.dtype == np.int32 and scores.dtype == np.float32
     assert np.array_equal(items, expected_items)
     assert np.array_equal(scores, expected_scores)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    k=st.integers(1, 60),
+    most=st.integers(1, 4),
+    n_categories=st.sampled_from([1, 7, 60]),
+)
+def test_at_most_so_many_of_a_category_are_listed_as_if_lists_were_filled_from_the_top(seed, k, most, n_categories):
+    rng = np.random.default_rng(seed)
+    users, factors = integers(rng, 30, 4), integers(rng, 300, 4)
+    categories = rng.integers(-1, n_categories, 300).astype(np.int32)
+    categories[rng.random(300) < 0.7] = 0  # most are of one category
+    offsets, hidden = hide(rng, 30, 300, 10)
+    cat = catalog(factors, categories=categories, tile_items=16)
+    items, scores = top_k(users, cat, k, offsets, hidden, most_of_one=most, tile_users=9)
+    order, best = brute_force(users, factors, 300, offsets, hidden)
+    for u in range(30):
+        taken = np.zeros(n_categories + 1, int)
+        expected = []
+        for item, score in zip(order[u], best[u], strict=True):
+            category = categories[item] if item >= 0 else -1
+            if item >= 0 and len(expected) < k and (category < 0 or taken[category] < most):
+                expected.append((item, score))
+                taken[category] += 1
+        n = len(expected)
+        assert list(zip(items[u, :n], scores[u, :n], strict=True)) == expected
+        assert (items[u, n:] == -1).all()
+
+
+def test_a_list_from_allowed_items_is_what_is_left_of_the_whole_one():
+    rng = np.random.default_rng(15)
+    users, factors = (rng.standard_normal((n, 16)).astype(np.float32) for n in (50, 400))
+    eligible = rng.random(400) < 0.8
+    cat = catalog(factors, eligible)
+    allowed = [np.sort(rng.permutation(400)[: rng.integers(0, 40)]).astype(np.int32) for _ in range(50)]
+    offsets = np.concatenate([[0], np.cumsum([len(own) for own in allowed])])
+    others = [np.setdiff1d(np.arange(400, dtype=np.int32), own) for own in allowed]
+    hidden_offsets = np.concatenate([[0], np.cumsum([len(own) for own in others])])
+    whole = top_k(users, cat, 12, hidden_offsets, np.concatenate(others))
+    some = top_k_of(users, cat, 12, offsets, np.concatenate(allowed))
+    assert np.array_equal(whole[0], some[0]) and whole[1].tobytes() == some[1].tobytes()
 
 
 @pytest.mark.parametrize(("rank", "k"), [(1, 10), (64, 10), (65, 50), (300, 300)])
