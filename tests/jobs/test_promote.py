@@ -13,6 +13,7 @@ from tests.jobs.shop import AS_OF, Job, N, configuration, purchases, write_csv
 pytestmark = pytest.mark.usefixtures("spark")
 
 WHEN = ("--as-of", AS_OF.isoformat())
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 @pytest.fixture
@@ -97,6 +98,7 @@ def test_models_come_and_go_by_the_gate(spark: SparkSession, shop: Path, job: Jo
         ("back", "rollback", False, "clear", "half"),
     ]  # fmt: skip
     means_are_those_of_gold_metrics(spark, shop)
+    the_query_of_the_docs_gives_the_row(spark, shop)
 
 
 def means_are_those_of_gold_metrics(spark: SparkSession, shop: Path) -> None:
@@ -123,6 +125,23 @@ def means_are_those_of_gold_metrics(spark: SparkSession, shop: Path) -> None:
         assert [row["champion_mean"], row["challenger_mean"]] == pytest.approx(means, abs=1e-12)
         assert row["difference"] == pytest.approx(means[1] - means[0], abs=1e-12)
         assert row["low"] <= row["difference"] <= row["high"]
+
+
+def the_query_of_the_docs_gives_the_row(spark: SparkSession, shop: Path) -> None:
+    query = (DOCS / "evaluation.md").read_text(encoding="utf-8").partition("```sql")[2].partition("```")[0]
+    for written, meant in (("data/completejourney", str(shop.parent / "tables")), ("night", "clear"), ("@10", "@3")):
+        assert written in query
+        query = query.replace(written, meant)
+    (row,) = (
+        tables_of(spark, shop)
+        .read("gold.comparisons")
+        .where("comparison_id = 'clear' AND metric = 'ndcg@3' AND segment = 'all users'")
+        .collect()
+    )
+    (found,) = spark.sql(query).collect()
+    for name in ("users", "champion_mean", "challenger_mean", "difference"):
+        assert found[name] == pytest.approx(row[name], abs=1e-12)
+    assert found["about_half_the_interval"] == pytest.approx((row["high"] - row["low"]) / 2, rel=0.3)
 
 
 def test_a_model_that_knows_what_it_should_predict_is_not_compared(shop: Path, job: Job) -> None:
