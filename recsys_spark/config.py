@@ -360,6 +360,8 @@ class Evaluation(_Section):
     """Whether only items that are new to the user count as wanted."""
     recall_divides_by: Literal["min_k_relevant", "relevant"] = "min_k_relevant"
     """Denominator of recall: min(k, relevant) or relevant."""
+    report: bool = True
+    """Whether to compare with the best baseline, or the champion, and to write reports/RUN_ID/report.html."""
 
 
 class Gate(_Section):

@@ -28,10 +28,14 @@ def exposure(lists: DataFrame, n_items: int, ks: Sequence[int]) -> dict[str, dic
     Only counts by item come to the driver. Raises ValueError where n_items is below 1, or ks is empty or has one
     below 1.
     """
+    return exposure_of(item_counts(lists, checked(ks)), n_items, ks)
+
+
+def exposure_of(counts: pa.Table, n_items: int, ks: Sequence[int]) -> dict[str, dict[str, float]]:
+    """Return what `exposure` does, of what `item_counts` has counted."""
     ks = checked(ks)
     if n_items < 1:
         raise ValueError(f"n_items: {n_items} is not ≥ 1; coverage is a share of the catalogue")
-    counts = item_counts(lists, ks)
     names = counts.column("model")
     found: dict[str, dict[str, float]] = {}
     for model in sorted(names.unique().to_pylist()):

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from recsys_spark.errors import DataError
 from recsys_spark.evaluation import metrics
-from recsys_spark.evaluation.exposure import exposure
+from recsys_spark.evaluation.exposure import exposure_of, item_counts
 from recsys_spark.evaluation.lists import Catalogue, per_list
 from recsys_spark.runs import Option, Run
 from recsys_spark.runs import main as run_job
@@ -20,8 +20,9 @@ from recsys_spark.stages import champions
 from recsys_spark.stages.events import parsed_events
 from recsys_spark.stages.features import as_timestamp
 from recsys_spark.stages.models import model_of
-from recsys_spark.stages.promote import Contest, check_past, promote, rules_of
+from recsys_spark.stages.promote import Contest, check_past, compare, promote, rules_of
 from recsys_spark.stages.rankers import fallback_ranker, histories, popularity_ranker
+from recsys_spark.stages.report import Evaluated, write_report
 from recsys_spark.stages.score import score_topk
 from recsys_spark.stages.segments import segments
 from recsys_spark.topk import scorer
@@ -77,7 +78,8 @@ def evaluate(run: Run) -> None:
         written = run.tables.read_slice("gold.metrics", where, commit.version)
         run.metrics = metrics.means(written)
         shown = (ranked.withColumn("model", f.lit(name)) for name, ranked in lists.items())
-        whole = exposure(reduce(DataFrame.unionByName, shown), len(items.item_ids), settings.k)
+        counts = item_counts(reduce(DataFrame.unionByName, shown), settings.k)
+        whole = exposure_of(counts, len(items.item_ids), settings.k)
     for name, values in run.metrics.items():
         lifts = {k: values.get(f"popularity@{k}") for k in settings.k}
         values |= whole[name] | {
@@ -86,9 +88,12 @@ def evaluate(run: Run) -> None:
     run.outputs["gold.metrics"] = commit.version
     run.counts["evaluated_users"] = n_users
     run.console.print(comparison(run, n_users))
-    if run.options.get("promote"):
+    if run.options.get("promote") or settings.report:
         contest = _contest(run, model["model_id"], champion)
-        promote(run, written, contest, segments(run, past, relevant, items))
+        effects = compare(run, written, contest, segments(run, past, relevant, items))
+        made = promote(run, effects, contest) if run.options.get("promote") else None
+        if settings.report:
+            write_report(run, Evaluated(model, contest, effects, made, lists[ALS], past, relevant, items, counts))
     for frame in (relevant, *lists.values()):
         frame.unpersist()
 
@@ -130,9 +135,9 @@ def _reigning(run: Run, model: Row) -> str | None:
     if made is not None and made["action"] != "promote":
         raise DataError(f"--promote: run {run.run_id} is a {made['action']} already; give another --run-id")
     champion = made["champion_before"] if made else champions.champion_of(run)
+    check_past(run, [model])
     if champion == model["model_id"]:
         raise DataError(f"--promote: model {champion} is the champion already; train another one")
-    check_past(run, [model])
     if champion is not None:
         other = dataclasses.replace(run, options={"model": champion}, outputs={}, counts={})
         check_past(run, [model_of(other)])
@@ -179,7 +184,7 @@ def _all_lists(
             lists[name] = served.unionByName(fallback, allowMissingColumns=True)
     for name in ("popularity", "popularity_decayed"):
         lists[name] = scorer.recommend(rows, n_rows, popularity_ranker(run, name), k)
-    return {name: ranked.select("user_id", "items").persist() for name, ranked in lists.items()}
+    return {name: ranked.select("user_id", "items", "source").persist() for name, ranked in lists.items()}
 
 
 def comparison(run: Run, n_users: int) -> Table:

@@ -33,15 +33,14 @@ class Contest:
     champion: str | None
 
 
-def promote(run: Run, metrics: DataFrame, contest: Contest, segments: DataFrame) -> list[Effect]:
-    """Compare, write the comparison and the decision, and show both; return the comparison.
+def compare(run: Run, metrics: DataFrame, contest: Contest, segments: DataFrame) -> list[Effect]:
+    """Compare, write gold.comparisons, and return what was found.
 
-    metrics: the run's rows of gold.metrics; segments: user_id, segments array<string>. A run decides once: given
-    again, it finds its decision made.
+    metrics: the run's rows of gold.metrics; segments: user_id, segments array<string>.
     """
     settings = run.config.gate
     rules = rules_of(run.config)
-    names = sorted(next(iter(run.metrics.values())).keys() & run.metrics[contest.rival].keys())
+    names = sorted(run.metrics[contest.challenger].keys() & run.metrics[contest.rival].keys())
     per_user = [name for name in names if name.partition("@")[0] not in CATALOGUE_METRICS]
     missing = sorted(set(rules.judged()) - set(per_user))
     if missing:
@@ -56,21 +55,26 @@ def promote(run: Run, metrics: DataFrame, contest: Contest, segments: DataFrame)
             settings.power,
         )
         _write(run, effects, contest)
-    verdict = gate.decide(effects, rules)
-    made = champions.record(
-        run,
-        contest.champion,
-        {
-            "action": "promote",
-            "promoted": verdict.promoted,
-            "challenger": contest.challenger_id,
-            "champion": contest.challenger_id if verdict.promoted else contest.champion,
-            "comparison_id": run.run_id,
-            "reasons": verdict.reasons(),
-        },
-    )
-    show(run, effects, contest, made)
     return effects
+
+
+def promote(run: Run, effects: list[Effect], contest: Contest) -> Row:
+    """Let the gate decide, record and show it; return the row of gold.champion.
+
+    A run decides once: given again, it finds its decision made.
+    """
+    verdict = gate.decide(effects, rules_of(run.config))
+    decision = {
+        "action": "promote",
+        "promoted": verdict.promoted,
+        "challenger": contest.challenger_id,
+        "champion": contest.challenger_id if verdict.promoted else contest.champion,
+        "comparison_id": run.run_id,
+        "reasons": verdict.reasons(),
+    }
+    made = champions.record(run, contest.champion, decision)
+    show(run, effects, contest, made)
+    return made
 
 
 def rules_of(config: Config) -> gate.Rules:

@@ -59,7 +59,7 @@ def configuration(folder: Path, log: Path, **sections: Any) -> Path:
         },
         "als": {"rank": 2, "epochs": 6, "alpha0": 0.05, "regularization": 0.001, "min_blocks": 2},
         "topk": {"k": 3},
-        "evaluation": {"k": [1, 3]},
+        "evaluation": {"k": [1, 3], "report": False},
     } | sections
     path = folder / "shop.yaml"
     path.write_text(yaml.safe_dump(whole), encoding="utf-8")
