@@ -122,6 +122,7 @@ def test_a_line_chart_has_its_points_between_its_axes() -> None:
     assert [tick.label for tick in chart.y] == ["0", "0.02", "0.04", "0.06", "0.08"]
     heights = {line.name: [y for _, y, _ in line.dots] for line in chart.lines}
     assert heights["b"][1] == charts.TOP and heights["a"][0] > heights["a"][1]
+    assert charts.lines({"large": [(1, 6.2e6), (2, 8.9e5)]}).y[-1].label == "7 M"
     assert charts.lines({"flat": [(1, 3.0), (2, 3.0)]}).lines[0].dots[0][1] > 0
 
 
