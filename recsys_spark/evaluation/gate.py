@@ -87,7 +87,7 @@ def _better(effect: Effect, level: float) -> Check:
     gain, low, _ = oriented(effect)
     passed = low > 0 and effect.p <= level
     words = "is better" if passed else "is not shown to be better"
-    missing = "" if passed or gain <= 0 else f"; {effect.users:,} users would show {effect.detectable:.4g}"
+    missing = "" if passed or gain <= 0 else f"; {effect.users:,} users would show {effect.detectable:.4f}"
     return Check(passed, f"{effect.metric} {words}: {_numbers(effect)}, p = {effect.p:.2g}{missing}")
 
 
@@ -96,7 +96,7 @@ def _not_worse(effect: Effect, margin: float) -> Check:
     most = margin * abs(effect.champion)
     passed = low > -most or low == most == 0
     words = "is not worse" if passed else "may be worse"
-    return Check(passed, f"{effect.metric} {words} by more than {most:.4g} ({margin:.1%}): {_numbers(effect)}")
+    return Check(passed, f"{effect.metric} {words} by more than {most:.4f} ({margin:.1%}): {_numbers(effect)}")
 
 
 def _harmed(effect: Effect, margin: float, level: float) -> Check | None:
@@ -106,7 +106,7 @@ def _harmed(effect: Effect, margin: float, level: float) -> Check | None:
         return None
     return Check(
         False,
-        f"{effect.metric} is worse on {effect.segment} by more than {most:.4g} ({margin:.1%}): {_numbers(effect)}, "
+        f"{effect.metric} is worse on {effect.segment} by more than {most:.4f} ({margin:.1%}): {_numbers(effect)}, "
         f"adjusted p = {effect.p_adjusted:.2g}, {effect.users:,} users",
     )
 

@@ -21,6 +21,7 @@ from recsys_spark.transforms.attributes import items_at
 
 _CUSTOMERS = 12
 _HISTORY = 8
+_WANTED = 20
 
 QUERY = """SELECT count(*) AS users,
        avg(old.metrics['{metric}']) AS before,
@@ -151,7 +152,7 @@ def _customer(
     ]
     found = [Listed(names[item], item in ids) for item in sorted(wanted, key=lambda item: item not in ids)]
     source = str(row["source"]) if row else "nothing"
-    return Customer(user, source, [names[item] for item in history], n_history, listed, found)
+    return Customer(user, source, [names[item] for item in history], n_history, listed, found[:_WANTED], len(found))
 
 
 def _popularity(evaluated: Evaluated, k: int) -> Shares:

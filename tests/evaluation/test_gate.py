@@ -91,7 +91,7 @@ def test_a_guard_must_be_shown_not_to_lose_its_margin(low: float, passes: bool) 
     rules = Rules("ndcg@10", guards={"recall@10": 0.02})
     decision = decide([effect("ndcg@10"), effect("recall@10", difference=0.0, low=low)], rules)
     assert decision.promoted == passes
-    assert ("may be worse by more than 0.01 (2.0%)" in decision.reasons()[0]) != passes
+    assert ("may be worse by more than 0.0100 (2.0%)" in decision.reasons()[0]) != passes
 
 
 def test_of_popularity_less_is_better() -> None:

@@ -89,6 +89,7 @@ def test_names_of_items_are_text_and_never_markup() -> None:
     text = page(example())
     assert HOSTILE not in text and "<script>alert" not in text
     assert HOSTILE in Tree(text).texts["li"]
+    assert text.count("and 3 more") == 12, "of five wanted items two are shown"
 
 
 def test_what_a_run_does_not_have_is_left_out() -> None:
@@ -112,8 +113,9 @@ def test_an_interval_is_drawn_where_it_is_and_cut_at_the_edge() -> None:
     assert across is not None and across.kind == "open"
     assert charts.whisker(effect(champion=0.0), 0.4) is None
     wide = effect(low=-5.0, high=5.0)
-    assert charts.extent([effect(), effect(low=0.02, high=0.2)]) == pytest.approx(1.1 * 0.2 / 0.5)
-    assert charts.extent([effect(), wide]) == pytest.approx(3 * 1.1 * 0.15 / 0.5)
+    assert charts.extent([effect(), effect(low=0.02, high=0.2)], effect()) == pytest.approx(1.1 * 0.2 / 0.5)
+    assert charts.extent([effect(), wide], effect()) == pytest.approx(3 * 1.1 * 0.15 / 0.5)
+    assert charts.extent([wide], None) == pytest.approx(1.1 * 10) and charts.extent([], None) == 0.01
 
 
 def test_a_line_chart_has_its_points_between_its_axes() -> None:

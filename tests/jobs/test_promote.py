@@ -34,6 +34,7 @@ def shop(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
             "format": "csv",
             "columns": {"user": "customer", "segment": "country"},
         },
+        als={"rank": 2, "epochs": 2, "alpha0": 0.05, "regularization": 0.001},
         evaluation={"k": [3]},
         gate={"guards": {"recall": 0.1, "auc": 0.1}, "min_segment_users": 10, "replicates": 400},
     )
@@ -45,7 +46,7 @@ def shop(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
     none = f.transform("factors", lambda value: f.lit(0.0).cast("float"))
     halved = factors.withColumn("factors", f.when(odd, none).otherwise(f.col("factors"))).drop("item_id")
     half, model = f.lit("half"), {"model_id": "half"}
-    tables.append_step("gold.item_factors", halved.withColumn("model_id", half), model, 6, {}, ("model_id", "epoch"))
+    tables.append_step("gold.item_factors", halved.withColumn("model_id", half), model, 2, {}, ("model_id", "epoch"))
     tables.write_slice("gold.models", tables.read("gold.models").withColumn("model_id", half), model)
     return config
 

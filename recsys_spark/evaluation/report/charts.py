@@ -162,14 +162,19 @@ def bars(groups: Sequence[str], series: Mapping[str, Sequence[float]]) -> Bars:
     )
 
 
-def extent(effects: Sequence[Effect]) -> float:
+def extent(effects: Sequence[Effect], first: Effect | None) -> float:
     """Return the change, as a share of the champion's mean, that is drawn at the edge of the intervals' picture.
 
-    effects: of the primary metric, that of all users first. The widest interval fits, unless it reaches more than
-    three times as far as the first. Never less than 1 %.
+    The widest interval of the effects fits, unless it reaches more than three times as far as that of the first. Never
+    less than 1 %.
     """
-    reaches = [1.1 * max(abs(each.low), abs(each.high)) / abs(each.champion) for each in effects if each.champion]
-    return max(0.01, min(max(reaches), 3 * reaches[0])) if reaches else 1.0
+    reach = max((_reach(effect) for effect in effects), default=0.0)
+    most = 3 * _reach(first) if first and _reach(first) else reach
+    return max(0.01, 1.1 * min(reach, most))
+
+
+def _reach(effect: Effect) -> float:
+    return max(abs(effect.low), abs(effect.high)) / abs(effect.champion) if effect.champion else 0.0
 
 
 def whisker(effect: Effect, edge: float) -> Whisker | None:

@@ -31,7 +31,7 @@ class Listed:
 
 @dataclass(frozen=True)
 class Customer:
-    """One user's history, list, and what happened."""
+    """One user's history, list, and what happened; of history and wanted items the first, of n_history and n_wanted."""
 
     user_id: str
     source: str
@@ -39,6 +39,7 @@ class Customer:
     n_history: int
     listed: Sequence[Listed]
     wanted: Sequence[Listed]
+    n_wanted: int
 
 
 @dataclass(frozen=True)

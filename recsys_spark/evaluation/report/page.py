@@ -21,17 +21,19 @@ def page(report: Report) -> str:
         loader=DictLoader(parts), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"number": charts.number, "signed": signed, "p": p_value, "explained": explained}
-    edge = charts.extent([effect for effect in report.effects if effect.metric == report.primary])
     whole = [effect for effect in report.effects if effect.segment == ALL]
+    segments = [effect for effect in report.effects if effect.segment != ALL and effect.metric == report.primary]
+    first = next((effect for effect in whole if effect.metric == report.primary), None)
+    edges = {name: charts.extent(effects, first) for name, effects in (("whole", whole), ("segments", segments))}
     return environment.get_template("report.html.j2").render(
         report=report,
         style=Markup(_FOLDER.joinpath("style.css").read_text(encoding="utf-8")),
         script=Markup(_FOLDER.joinpath("script.js").read_text(encoding="utf-8")),
-        first=next((effect for effect in whole if effect.metric == report.primary), None),
+        first=first,
         whole=sorted(whole, key=lambda effect: (effect.metric not in report.judged, _place(effect.metric))),
-        segments=[effect for effect in report.effects if effect.segment != ALL and effect.metric == report.primary],
-        whiskers={(effect.metric, effect.segment): charts.whisker(effect, edge) for effect in report.effects},
-        edge=100 * edge,
+        segments=segments,
+        edges=edges,
+        whisker_of=charts.whisker,
         means=_means(report),
         by_k=_by_k(report),
         objective=_objective(report),
