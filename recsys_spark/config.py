@@ -2,6 +2,7 @@
 
 import datetime as dt
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -353,10 +354,58 @@ class Evaluation(_Section):
     """How long after as_of events count; without it, to the end of the log."""
     events: tuple[str, ...] | None = None
     """Event types that count as wanted; without it, all."""
+    popularity_half_life: Duration | None = None
+    """Half-life of the decayed popularity that models are compared with; without it, features.popularity_half_life."""
     new_items_only: bool = True
     """Whether only items that are new to the user count as wanted."""
     recall_divides_by: Literal["min_k_relevant", "relevant"] = "min_k_relevant"
     """Denominator of recall: min(k, relevant) or relevant."""
+
+
+def _ordered(value: tuple[float, float]) -> tuple[float, float]:
+    if not 0 < value[0] < value[1]:
+        raise ValueError("must be two numbers above 0, the lower first")
+    return value
+
+
+Range = Annotated[tuple[float, float], AfterValidator(_ordered)]
+
+
+class Tune(_Section):
+    """The search for settings on windows of the past."""
+
+    windows: int = Field(default=2, ge=1, le=20)
+    """Windows before as_of, one after another, each as long as `horizon`; without time, random holdouts."""
+    horizon: Duration | None = None
+    """How long after a window's moment events count; without it evaluation.horizon, or 28 days."""
+    holdout: float = Field(default=0.2, gt=0, lt=1)
+    """Share of each user's items that a window holds out, where the log has no time or the split is none by time."""
+    users: int = Field(default=5000, ge=10, le=100_000)
+    """Users of a window who are judged at most, chosen by a hash."""
+    trials: int = Field(default=40, ge=1, le=10_000)
+    """Trials at most."""
+    minutes: float = Field(default=10, gt=0)
+    """No trial begins after so many minutes."""
+    seed: int = Field(default=1, ge=0)
+    """Seed of what is tried."""
+    half_lives: tuple[Annotated[float, Field(gt=0)], ...] = (0.5, 1, 2, 4, 8)
+    """Half-lives of weights to try, in horizons, beside none."""
+    transforms: tuple[Literal["sum", "log1p", "binary"], ...] = ("sum", "log1p")
+    """Values of features.transform to try."""
+    ranks: tuple[Annotated[int, Field(ge=1, le=2048)], ...] = (32, 64, 128)
+    """Values of als.rank to try."""
+    epochs: Lengths = (4, 8, 16)
+    """Epochs after which a trial is judged, and may be stopped."""
+    regularization: Range = (0.0003, 0.1)
+    """Bounds of als.regularization."""
+    alpha0: Range = (0.02, 3.0)
+    """Bounds of als.alpha0."""
+    nu: Range = (0.5, 1.0)
+    """Bounds of als.nu."""
+    popularity_half_lives: tuple[Annotated[float, Field(gt=0)], ...] = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1)
+    """Half-lives of popularity to try, in horizons, beside that of all time."""
+    prior_weights: tuple[Annotated[float, Field(ge=0)], ...] = (0, 0.003, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 2)
+    """Values of topk.prior.weight to try."""
 
 
 class Config(_Section):
@@ -375,6 +424,7 @@ class Config(_Section):
     als: Als = Als()
     topk: TopK = TopK()
     evaluation: Evaluation = Evaluation()
+    tune: Tune = Tune()
 
     @model_validator(mode="after")
     def _consistent(self) -> "Config":
@@ -402,22 +452,16 @@ class Config(_Section):
         return self
 
 
-def load(path: str, overrides: list[str] | tuple[str, ...] = ()) -> Config:
-    """Read a configuration file, replace values by `key=value` overrides, and check everything.
+def load(path: str | Sequence[str], overrides: Sequence[str] = ()) -> Config:
+    """Read configuration files, the later over the earlier, replace values by `key=value`, and check everything.
 
     Raises ConfigError, which names file, key, value and what is wrong with it, and UsageError for an
     override that is not `key=value`.
     """
-    try:
-        raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ConfigError(f"{path}: no such configuration file; conf/ has examples") from error
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{path}: a configuration is a mapping of keys to values")
+    raw: dict[str, Any] = {}
+    paths = [path] if isinstance(path, str) else list(path)
+    for file in paths:
+        _merge(raw, _read(file))
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals or not key.strip():
@@ -430,7 +474,30 @@ def load(path: str, overrides: list[str] | tuple[str, ...] = ()) -> Config:
     try:
         return Config.model_validate(raw)
     except ValidationError as error:
-        raise ConfigError("; ".join(_explain(path, problem) for problem in error.errors())) from error
+        raise ConfigError("; ".join(_explain(paths[-1], problem) for problem in error.errors())) from error
+
+
+def _read(path: str) -> dict[str, Any]:
+    try:
+        raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: no such configuration file; conf/ has examples") from error
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: a configuration is a mapping of keys to values")
+    return raw
+
+
+def _merge(raw: dict[str, Any], more: dict[str, Any]) -> None:
+    """Set the values of another mapping in place, section by section."""
+    for key, value in more.items():
+        if isinstance(value, dict) and isinstance(raw.get(key), dict):
+            _merge(raw[key], value)
+        else:
+            raw[key] = value
 
 
 def _set(raw: dict[str, Any], keys: list[str], value: Any, override: str) -> None:

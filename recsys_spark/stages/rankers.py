@@ -53,9 +53,14 @@ def histories(run: Run, pairs: DataFrame, only: DataFrame | None = None) -> Data
     return _union([part.join(f.broadcast(only), "user_id", "left_semi") for part in parts] + [scorer.marks(nobody, 0)])
 
 
-def popularity_ranker(run: Run, popularity: str) -> Ranker:
-    """Return the ranker of a popularity column of gold.item_features as of the run's as_of."""
-    return _ranker(run, items_by_index(run), popularity)
+def popularity_ranker(run: Run, popularity: str, values: DataFrame | None = None) -> Ranker:
+    """Return the ranker of a popularity column of gold.item_features as of the run's as_of, or of (item_id, value)."""
+    items = items_by_index(run)
+    if values is not None:
+        ordered = run.tables.read("gold.item_ids").join(values, "item_id", "left").toArrow().sort_by("item_index")
+        column = pc.fill_null(ordered.column("value"), 0.0)
+        items = items.set_column(items.column_names.index(popularity), popularity, column)
+    return _ranker(run, items, popularity)
 
 
 def fallback_ranker(run: Run) -> Ranker:
@@ -83,7 +88,7 @@ def model_ranker(run: Run, model: Row) -> Ranker:
     prior = None
     if settings.weight or settings.new_users:
         popularity = items.column(settings.popularity).to_numpy().astype(np.float32)[indices]
-        prior = Prior(popularity, settings.weight, settings.new_users, settings.min_history)
+        prior = Prior.of(popularity, solve.others, settings.weight, settings.new_users, settings.min_history)
     eligible = items.column("eligible").to_numpy(zero_copy_only=False)
     known = Model.of(model["kind"], indices, solve, eligible, ranker.categories, baseline, prior)
     return dataclasses.replace(ranker, model=known, reasons=run.config.topk.reasons)

@@ -1,6 +1,7 @@
 """From valid events to weighted interactions: one row a user and item, in sums that no order can change."""
 
 import datetime as dt
+from collections.abc import Sequence
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as f
@@ -49,16 +50,32 @@ def interactions(events: DataFrame, features: Features, as_of: dt.datetime | Non
     log has no time.
     """
     total = exact_sum(event_weight(features, as_of))
-    mean = total / f.count(f.lit(1))
-    transforms = {"sum": total, "mean": mean, "log1p": f.log1p(total), "binary": f.lit(1.0)}
     recent = f.lit(1.0) if as_of is None else exact_sum(decay(as_of, features.popularity_half_life))
     return events.groupBy("user_id", "item_id").agg(
-        transforms[features.transform].alias("weight"),
+        transformed(features.transform, total, f.count(f.lit(1))).alias("weight"),
         f.count(f.lit(1)).alias("events"),
         _event_types(features).alias("event_types"),
         recent.alias("recent"),
         f.min("time").alias("first_time"),
         f.max("time").alias("last_time"),
+    )
+
+
+def transformed(transform: str, total: Column, events: Column) -> Column:
+    """Return a pair's weight from the sum of its events' weights and their number."""
+    return {"sum": total, "mean": total / events, "log1p": f.log1p(total), "binary": f.lit(1.0)}[transform]
+
+
+def pair_totals(
+    events: DataFrame, features: Features, as_of: dt.datetime | None, half_lives: Sequence[dt.timedelta | None]
+) -> DataFrame:
+    """Return (user_id, item_id, events, event_types, total_0, …): sums of event weights with each half-life."""
+    totals = [
+        exact_sum(event_weight(features.model_copy(update={"half_life": life}), as_of)).alias(f"total_{place}")
+        for place, life in enumerate(half_lives)
+    ]
+    return events.groupBy("user_id", "item_id").agg(
+        f.count(f.lit(1)).alias("events"), _event_types(features).alias("event_types"), *totals
     )
 
 
@@ -72,6 +89,13 @@ def _event_types(features: Features) -> Column:
     return f.array_compact(
         f.array(*(f.when(seen.bitwiseAND(1 << place) > 0, name) for place, name in enumerate(names)))
     )
+
+
+def popularities(events: DataFrame, as_of: dt.datetime | None, half_lives: Sequence[dt.timedelta | None]) -> DataFrame:
+    """Return (item_id, popularity_0, popularity_1, …): each item's events, decayed with half-lives; None is none."""
+    ones = [f.lit(1.0) if life is None or as_of is None else decay(as_of, life) for life in half_lives]
+    sums = [exact_sum(one).alias(f"popularity_{place}") for place, one in enumerate(ones)]
+    return events.groupBy("item_id").agg(*sums, f.max("time").alias("last_time"))
 
 
 def item_features(pairs: DataFrame) -> DataFrame:
