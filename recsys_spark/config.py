@@ -299,12 +299,15 @@ class Als(_Section):
     """Keep the factors of every n-th epoch beside the last; 0 keeps only the last."""
 
 
+Popularity = Literal["popularity", "popularity_decayed", "adoptions_decayed"]
+
+
 class Prior(_Section):
     """What is popular, added to the scores: xᵀy + weight · log(1 + popularity)."""
 
     weight: float = Field(default=0.0, ge=0)
     """Weight β of the prior for everyone."""
-    popularity: Literal["popularity", "popularity_decayed"] = "popularity_decayed"
+    popularity: Popularity = "adoptions_decayed"
     """Column of gold.item_features that says what is popular."""
     min_history: int = Field(default=0, ge=0)
     """Users with fewer items in their history get more of the prior: (1 − items / min_history) of `new_users`."""
@@ -341,7 +344,7 @@ class TopK(_Section):
     """Interactions that are scored at once, about; a killed run goes on after the last chunk that it finished."""
     shortfall: float = Field(default=1e-6, gt=0, lt=1)
     """How exactly users' factors are solved from their histories at scoring time; as als.row_shortfall."""
-    fallback: Literal["popularity", "popularity_decayed"] = "popularity"
+    fallback: Popularity = "popularity"
     """The list for users without usable history."""
 
 
@@ -433,8 +436,8 @@ class Config(_Section):
                 raise ValueError("features.half_life needs source.columns.time: the log has no time")
             if self.as_of is not None:
                 raise ValueError("as_of needs source.columns.time: the log has no time")
-            if self.topk.fallback == "popularity_decayed":
-                raise ValueError("topk.fallback: popularity_decayed needs source.columns.time")
+            if self.topk.fallback != "popularity":
+                raise ValueError(f"topk.fallback: {self.topk.fallback} needs source.columns.time")
             if self.topk.active_within is not None:
                 raise ValueError("topk.active_within needs source.columns.time: the log has no time")
         if self.als.objective == "explicit" and self.features.value != "multiply":

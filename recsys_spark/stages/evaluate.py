@@ -14,7 +14,7 @@ from recsys_spark.runs import main as run_job
 from recsys_spark.stages.events import parsed_events
 from recsys_spark.stages.features import as_timestamp
 from recsys_spark.stages.models import model_of
-from recsys_spark.stages.rankers import fallback_ranker, histories, popularity_ranker
+from recsys_spark.stages.rankers import POPULARITIES, fallback_ranker, histories, popularity_ranker
 from recsys_spark.topk import scorer
 from recsys_spark.transforms import events, interactions, splits
 
@@ -85,19 +85,17 @@ def _all_lists(run: Run, past: DataFrame, relevant: DataFrame, model_id: str) ->
     fallback = scorer.recommend(histories(run, past, new), n_rows, fallback_ranker(run), k)
     lists = {"als": served.unionByName(fallback, allowMissingColumns=True)}
     life = run.config.evaluation.popularity_half_life
-    for name in ("popularity", "popularity_decayed"):
-        values = popularity_of(run, life) if name == "popularity_decayed" and life is not None else None
+    for name in POPULARITIES:
+        values = None if life is None or name == "popularity" else popularity_of(run, name, life)
         lists[name] = scorer.recommend(rows, n_rows, popularity_ranker(run, name, values), k)
     return {name: ranked.select("user_id", "items").persist() for name, ranked in lists.items()}
 
 
-def popularity_of(run: Run, half_life: dt.timedelta) -> DataFrame:
-    """Return (item_id, value): the popularity of the run's past, decayed with a half-life."""
+def popularity_of(run: Run, name: str, half_life: dt.timedelta) -> DataFrame:
+    """Return (item_id, value): a popularity of the run's past, with a half-life of its own."""
     parsed, _ = parsed_events(run)
     past, _ = splits.split(events.valid(parsed), run.as_of, run.config.evaluation.horizon, run.config.holdout)
-    return interactions.popularities(past, run.as_of, [half_life]).select(
-        "item_id", f.col("popularity_0").alias("value")
-    )
+    return interactions.popularities(past, run.as_of, [half_life]).select("item_id", f.col(f"{name}_0").alias("value"))
 
 
 def comparison(run: Run, n_users: int) -> Table:

@@ -49,7 +49,9 @@ def build_features(run: Run) -> None:
         run.outputs[name] = _extend(run, name, pairs, column, index)
     marked = with_core(run, pairs, n_pairs)
     kept = marked.drop("recent").withColumn("as_of", as_timestamp(run.as_of))
-    features = interactions.item_features(pairs).withColumn("as_of", as_timestamp(run.as_of))
+    features = interactions.item_features(pairs, run.as_of, run.config.features.popularity_half_life).withColumn(
+        "as_of", as_timestamp(run.as_of)
+    )
     for name, frame in zip(names, (kept, features), strict=False):
         run.outputs[name] = run.tables.write_slice(name, frame, where, note, ("as_of",)).version
     marked.unpersist()

@@ -1,7 +1,7 @@
 """What scoring and evaluation need of the tables: who may be shown what, and the rankers of models and popularity."""
 
 import dataclasses
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +11,7 @@ from pyspark.sql import functions as f
 
 from recsys_spark.als.baseline import Baseline
 from recsys_spark.als.trainer import rows_solve
-from recsys_spark.config import Config, Pairs
+from recsys_spark.config import Config, Pairs, Popularity
 from recsys_spark.errors import DataError
 from recsys_spark.runs import Run
 from recsys_spark.stages.events import read_files
@@ -23,6 +23,8 @@ from recsys_spark.topk.ranker import ALLOWED, HIDDEN, SEGMENT, Model, Ranker
 from recsys_spark.transforms.attributes import items_at
 from recsys_spark.transforms.events import blamed, text
 from recsys_spark.transforms.interactions import decay, exact_sum
+
+POPULARITIES = get_args(Popularity)
 
 _SEGMENT_ITEMS = 1000  # of a segment's popular items; after them come those of all users
 _SEGMENTS = 100_000
@@ -97,7 +99,7 @@ def model_ranker(run: Run, model: Row) -> Ranker:
 def items_by_index(run: Run) -> pa.Table:
     """Return what is known of the dictionary's items as of the run's as_of, in the order of their indices.
 
-    item_id, popularity, popularity_decayed, category, and eligible: whether the item may be listed at all.
+    item_id, POPULARITIES, category, and eligible: whether the item may be listed at all.
     """
     topk, tables = run.config.topk, run.tables
     features = tables.read_slice("gold.item_features", {"as_of": run.as_of}).drop("as_of")
@@ -120,7 +122,7 @@ def items_by_index(run: Run) -> pa.Table:
         table = items.select(
             "item_index",
             "item_id",
-            *(f.coalesce(name, f.lit(0.0)).alias(name) for name in ("popularity", "popularity_decayed")),
+            *(f.coalesce(name, f.lit(0.0)).alias(name) for name in POPULARITIES),
             "category",
             eligible.alias("eligible"),
         ).toArrow()
@@ -181,8 +183,9 @@ def _segment_orders(run: Run, items: pa.Table) -> Orders | None:
     names = _segments(run)
     pairs = run.tables.read_slice("silver.interactions", {"as_of": run.as_of})
     one: Any = f.lit(1.0)
-    if run.config.topk.fallback == "popularity_decayed" and run.as_of is not None:
-        one = decay(run.as_of, run.config.features.popularity_half_life, "last_time")
+    if run.config.topk.fallback != "popularity" and run.as_of is not None:
+        time = "first_time" if run.config.topk.fallback == "adoptions_decayed" else "last_time"
+        one = decay(run.as_of, run.config.features.popularity_half_life, time)
     allowed = run.spark.createDataFrame(items.filter(items.column("eligible")).select(["item_id", "item_index"]))
     popular = (
         pairs.join(run.tables.read("silver.users"), "user_id")

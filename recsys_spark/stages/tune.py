@@ -34,6 +34,8 @@ OPTIONS: dict[str, Option] = {
 }
 
 _NONE = "none"
+
+Popular = tuple[str, dt.timedelta | None]  # a column of gold.item_features, and the half-life that it is tried with
 _NOTHING_KNOWN = "gold.item_ids: no such table; run ingest and build_features first"
 
 
@@ -45,12 +47,12 @@ def tune(run: Run) -> None:
     if not run.tables.exists("gold.item_ids"):
         raise DataError(_NOTHING_KNOWN)
     started = time.monotonic()
-    lives, popular_lives = _half_lives(run)
-    windows = _windows(run, list(lives.values()), popular_lives)
+    lives, popular = _tried(run)
+    windows = _windows(run, list(lives.values()), popular)
     k = config.evaluation.k[0]
-    lists = [np.mean([_popular(each, place, k) for each in windows]) for place in range(len(popular_lives))]
+    lists = [np.mean([_popular(each, place, k) for each in windows]) for place in range(len(popular))]
     best_list = int(np.argmax(lists))
-    run.say(f"tuning: the best popularity list has NDCG@{k} {lists[best_list]:.4f}, {_words(popular_lives[best_list])}")
+    run.say(f"tuning: the best popularity list has NDCG@{k} {lists[best_list]:.4f}, {_words(popular[best_list])}")
     done = _done(run)
     search = Search(config.tune, list(lives), [trial for trial, _ in done])
     while len(done) < config.tune.trials and time.monotonic() - started < 60 * config.tune.minutes:
@@ -58,15 +60,16 @@ def tune(run: Run) -> None:
         trial, best = _try(run, windows, list(lives), search.ask())
         search.tell(trial)
         done.append((trial, best))
-        life = popular_lives[best["popularity"]]
-        _save(run, len(done), trial, best, life, float(lists[best_list]), time.monotonic() - begun)
+        _save(
+            run, len(done), trial, best, popular[best["popularity"]], float(lists[best_list]), time.monotonic() - begun
+        )
         top = max(one.best for one, _ in done)
         run.say(f"trial {len(done)} of {config.tune.trials}: NDCG@{k} {trial.best:.4f} (best {top:.4f})"
                 f"{', stopped' if trial.stopped else ''}: {trial.settings}, {best}")  # fmt: skip
     for each in windows:
         each.close()
     trial, best = max(done, key=lambda pair: pair[0].best)
-    fragment = _fragment(lives, popular_lives, best_list, trial, best)
+    fragment = _fragment(lives, popular, best_list, trial, best)
     folder = Path(run.options.get("out") or "tuned")
     folder.mkdir(parents=True, exist_ok=True)
     head = (
@@ -82,21 +85,26 @@ def tune(run: Run) -> None:
     run.say(text)
 
 
-def _half_lives(run: Run) -> tuple[dict[str, dt.timedelta | None], list[dt.timedelta | None]]:
-    """Return the half-lives of weights by name, and those of popularity, that are tried."""
+def _tried(run: Run) -> tuple[dict[str, dt.timedelta | None], list[Popular]]:
+    """Return the half-lives of weights by name, and what is popular, that are tried."""
     tune = run.config.tune
     if run.config.source.columns.time is None:
-        return {_NONE: None}, [None]
+        return {_NONE: None}, [("popularity", None)]
     horizon = _horizon(run)
     lives = {f"{factor * horizon.total_seconds():.0f}s": factor * horizon for factor in tune.half_lives}
-    return {_NONE: None, **lives}, [factor * horizon for factor in tune.popularity_half_lives] + [None]
+    decayed: list[Popular] = [
+        (name, factor * horizon)
+        for factor in tune.popularity_half_lives
+        for name in ("popularity_decayed", "adoptions_decayed")
+    ]
+    return {_NONE: None, **lives}, [("popularity", None), *decayed]
 
 
 def _horizon(run: Run) -> dt.timedelta:
     return run.config.tune.horizon or run.config.evaluation.horizon or dt.timedelta(days=28)
 
 
-def _windows(run: Run, lives: list[dt.timedelta | None], popular_lives: list[dt.timedelta | None]) -> list[Window]:
+def _windows(run: Run, lives: list[dt.timedelta | None], popular: list[Popular]) -> list[Window]:
     """Return the windows, which see no event from as_of on, nor any that is held out."""
     config = run.config
     parsed, _ = parsed_events(run)
@@ -113,7 +121,7 @@ def _windows(run: Run, lives: list[dt.timedelta | None], popular_lives: list[dt.
             moment = run.as_of
             known, future = splits.split(past, None, None, Holdout(random=config.tune.holdout, seed=number + 1))
         with run.doing(f"window {number + 1} of {config.tune.windows}"):
-            found.append(_window(run, known, future, moment, lives, popular_lives))
+            found.append(_window(run, known, future, moment, lives, popular))
         run.say(f"window {number + 1} of {config.tune.windows}"
                 f"{f', from {moment:%Y-%m-%d %H:%M}' if config.holdout is None else ''}: "
                 f"{found[-1].sample.n_users:,} users judged")  # fmt: skip
@@ -127,7 +135,7 @@ def _window(
     future: DataFrame,
     moment: dt.datetime | None,
     lives: list[dt.timedelta | None],
-    popular_lives: list[dt.timedelta | None],
+    popular: list[Popular],
 ) -> Window:
     config = run.config
     pairs = interactions.pair_totals(known, config.features, moment, lives).persist()
@@ -147,7 +155,8 @@ def _window(
         marked,
         n_pairs,
         wanted,
-        interactions.popularities(known, moment, popular_lives),
+        interactions.popularities(known, moment, list(dict.fromkeys(life for _, life in popular if life is not None))),
+        _columns(popular),
         run.tables.read("gold.user_ids"),
         run.tables.read("gold.item_ids"),
         hide,
@@ -160,6 +169,12 @@ def _window(
     marked.unpersist()
     pairs.unpersist()
     return built
+
+
+def _columns(popular: list[Popular]) -> list[str]:
+    """Return the columns of `interactions.popularities` that hold what is tried."""
+    lives = list(dict.fromkeys(life for _, life in popular if life is not None))
+    return [name if life is None else f"{name}_{lives.index(life)}" for name, life in popular]
 
 
 def _hide_condition(hide_seen: bool | tuple[str, ...]) -> Column:
@@ -224,20 +239,20 @@ def _done(run: Run) -> list[tuple[Done, dict[str, Any]]]:
     if not run.tables.exists("gold.trials"):
         return []
     rows = run.tables.read_slice("gold.trials", {"study": run.run_id}).orderBy("trial").collect()
-    _, popular_lives = _half_lives(run)
-    seconds = [None if life is None else life.total_seconds() for life in popular_lives]
+    _, popular = _tried(run)
+    keys = [(name, None if life is None else life.total_seconds()) for name, life in popular]
     found = []
     for row in rows:
         trial = Done(json.loads(row["settings"]), dict(sorted(row["values"].items())), row["stopped"])
         best = {"value": row["value"], "epochs": row["epochs"], "prior_weight": row["prior_weight"]}
-        found.append((trial, best | {"popularity": seconds.index(row["popularity_half_life"])}))
+        found.append((trial, best | {"popularity": keys.index((row["prior_popularity"], row["popularity_half_life"]))}))
     if found:
         run.say(f"tuning: going on after trial {len(found)}")
     return found
 
 
 def _save(
-    run: Run, number: int, trial: Done, best: dict[str, Any], life: dt.timedelta | None, best_list: float, took: float
+    run: Run, number: int, trial: Done, best: dict[str, Any], popular: Popular, best_list: float, took: float
 ) -> None:
     row = {
         "study": run.run_id,
@@ -248,7 +263,8 @@ def _save(
         "epochs": best["epochs"],
         "value": best["value"],
         "prior_weight": float(best["prior_weight"]),
-        "popularity_half_life": None if life is None else life.total_seconds(),
+        "prior_popularity": popular[0],
+        "popularity_half_life": None if popular[1] is None else popular[1].total_seconds(),
         "popularity_value": best_list,
         "seconds": took,
     }
@@ -259,7 +275,7 @@ def _save(
 
 def _fragment(
     lives: dict[str, dt.timedelta | None],
-    popular_lives: list[dt.timedelta | None],
+    popular: list[Popular],
     best_list: int,
     trial: Done,
     best: dict[str, Any],
@@ -270,15 +286,14 @@ def _fragment(
     prior: dict[str, Any] = {"weight": float(best["prior_weight"])}
     topk: dict[str, Any] = {"prior": prior}
     evaluation: dict[str, Any] = {}
-    if len(popular_lives) > 1:
+    if len(popular) > 1:
         features["half_life"] = _written(lives[chosen["half_life"]])
-        life = popular_lives[best["popularity"]]
-        decayed = life is not None
-        if decayed:
+        name, life = popular[best["popularity"]]
+        if life is not None:
             features["popularity_half_life"] = _written(life)
-        prior["popularity"] = topk["fallback"] = "popularity_decayed" if decayed else "popularity"
-        if popular_lives[best_list] is not None:
-            evaluation["popularity_half_life"] = _written(popular_lives[best_list])
+        prior["popularity"] = topk["fallback"] = name
+        if popular[best_list][1] is not None:
+            evaluation["popularity_half_life"] = _written(popular[best_list][1])
     else:
         prior["popularity"] = "popularity"
     als = {name: chosen[name] for name in ("rank", "regularization", "alpha0", "nu")} | {"epochs": best["epochs"]}
@@ -290,8 +305,9 @@ def _written(life: dt.timedelta | None) -> str | None:
     return None if life is None else f"{life.total_seconds():.0f}s"
 
 
-def _words(life: dt.timedelta | None) -> str:
-    return "of all time" if life is None else f"decayed with a half-life of {life}"
+def _words(popular: Popular) -> str:
+    name, life = popular
+    return f"by {name}" if life is None else f"by {name} with a half-life of {life}"
 
 
 def main() -> int:

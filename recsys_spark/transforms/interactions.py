@@ -46,11 +46,11 @@ def interactions(events: DataFrame, features: Features, as_of: dt.datetime | Non
     """Return (user_id, item_id, weight, events, event_types, recent, first_time, last_time), one row a pair.
 
     weight is features.transform of the weights of the pair's valid events; event_types are the types of them,
-    sorted, null where features.events names none; recent is the sum of 2^(−age / popularity_half_life), or 1 where the
-    log has no time.
+    sorted, null where features.events names none; recent is the sum of 2^(−age / popularity_half_life), or of 1
+    where the log has no time.
     """
     total = exact_sum(event_weight(features, as_of))
-    recent = f.lit(1.0) if as_of is None else exact_sum(decay(as_of, features.popularity_half_life))
+    recent = exact_sum(_decayed(as_of, features.popularity_half_life, "time"))
     return events.groupBy("user_id", "item_id").agg(
         transformed(features.transform, total, f.count(f.lit(1))).alias("weight"),
         f.count(f.lit(1)).alias("events"),
@@ -91,23 +91,40 @@ def _event_types(features: Features) -> Column:
     )
 
 
-def popularities(events: DataFrame, as_of: dt.datetime | None, half_lives: Sequence[dt.timedelta | None]) -> DataFrame:
-    """Return (item_id, popularity_0, popularity_1, …): each item's events, decayed with half-lives; None is none."""
-    ones = [f.lit(1.0) if life is None or as_of is None else decay(as_of, life) for life in half_lives]
-    sums = [exact_sum(one).alias(f"popularity_{place}") for place, one in enumerate(ones)]
-    return events.groupBy("item_id").agg(*sums, f.max("time").alias("last_time"))
+def popularities(events: DataFrame, as_of: dt.datetime | None, half_lives: Sequence[dt.timedelta]) -> DataFrame:
+    """Return what is popular with each half-life, as `item_features` has it with one: one row an item.
+
+    item_id, popularity, popularity_decayed_0, …, adoptions_decayed_0, …, last_time.
+    """
+    recent = [exact_sum(_decayed(as_of, life, "time")).alias(f"recent_{n}") for n, life in enumerate(half_lives)]
+    pairs = events.groupBy("user_id", "item_id").agg(
+        *recent, f.min("time").alias("first_time"), f.max("time").alias("last_time")
+    )
+    sums = []
+    for place, life in enumerate(half_lives):
+        sums.append(exact_sum(f.col(f"recent_{place}")).alias(f"popularity_decayed_{place}"))
+        sums.append(exact_sum(_decayed(as_of, life, "first_time")).alias(f"adoptions_decayed_{place}"))
+    users = f.count(f.lit(1)).cast("double").alias("popularity")
+    return pairs.groupBy("item_id").agg(users, *sums, f.max("last_time").alias("last_time"))
 
 
-def item_features(pairs: DataFrame) -> DataFrame:
+def item_features(pairs: DataFrame, as_of: dt.datetime | None, half_life: dt.timedelta) -> DataFrame:
     """Return what is known of each item, from `interactions`: its events, users and popularity.
 
-    popularity counts users; popularity_decayed sums `recent`.
+    popularity counts users. popularity_decayed sums `recent`: all events by their age. adoptions_decayed counts users
+    by the age of their first event: who has an item already and uses it again says little about who will take it up.
     """
     return pairs.groupBy("item_id").agg(
         f.sum("events").alias("events"),
         f.count(f.lit(1)).alias("users"),
         f.count(f.lit(1)).cast("double").alias("popularity"),
         exact_sum(f.col("recent")).alias("popularity_decayed"),
+        exact_sum(_decayed(as_of, half_life, "first_time")).alias("adoptions_decayed"),
         f.min("first_time").alias("first_time"),
         f.max("last_time").alias("last_time"),
     )
+
+
+def _decayed(as_of: dt.datetime | None, half_life: dt.timedelta, time: str) -> Column:
+    """Return the weight of a row by the age of its time, 1 where the log has none."""
+    return f.lit(1.0) if as_of is None else decay(as_of, half_life, time)

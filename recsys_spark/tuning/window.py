@@ -26,7 +26,7 @@ class Window:
 
     pairs: user_index, item_index, core, events, total_0, total_1, … (see `pair_totals`), persisted. columns and hashes
     (n_items,): the dictionary indices, ascending, of items in the core, and the hashes of their ids. own: the pairs of
-    the sample's users, `user` being their place in it, sorted. popularities: (n_dictionary,) for each half-life.
+    the sample's users, `user` being their place in it, sorted. popularities: (n_dictionary,) of each kind tried.
     Blocks are built once for each half-life and transform, and kept.
     """
 
@@ -70,6 +70,7 @@ def window(
     n_core: int,
     wanted: DataFrame,
     popular: DataFrame,
+    popularities: Sequence[str],
     user_ids: DataFrame,
     item_ids: DataFrame,
     hide: Column,
@@ -81,7 +82,8 @@ def window(
     """Build a window.
 
     marked: user_id, item_id, core, events, event_types, total_0, …; n_core of them in the core. wanted: user_id,
-    item_id, what is to be found. popular: item_id, popularity_0, …, last_time. hide: whether a pair's item is hidden,
+    item_id, what is to be found. popular: item_id, the columns popularities,
+    and last_time. hide: whether a pair's item is hidden,
     from its event_types. Of the users who want something, most_users are judged, by a hash of their ids. With
     active_since, items without an event from then on are not listed.
     """
@@ -109,10 +111,7 @@ def window(
         .sort_by([("user", "ascending"), ("item_index", "ascending")])
     )
     items = item_ids.join(popular, "item_id", "left").toArrow().sort_by("item_index")
-    n_lists = sum(name.startswith("popularity_") for name in items.column_names)
-    popularities = [
-        pc.fill_null(items.column(f"popularity_{place}"), 0.0).to_numpy().astype(np.float32) for place in range(n_lists)
-    ]
+    values = [pc.fill_null(items.column(name), 0.0).to_numpy().astype(np.float32) for name in popularities]
     eligible = np.ones(items.num_rows, bool)
     if active_since is not None:
         recent = pc.greater_equal(items.column("last_time"), pa.scalar(active_since, items.column("last_time").type))
@@ -133,7 +132,7 @@ def window(
         store.n_blocks(n_core, block_interactions, min_blocks),
         sample,
         own,
-        popularities,
+        values,
     )
 
 

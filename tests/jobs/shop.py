@@ -3,6 +3,7 @@
 import datetime as dt
 import json
 import random
+from collections.abc import Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import yaml
 
 from recsys_spark import runs
-from recsys_spark.stages import score
+from recsys_spark.stages import tune
 from recsys_spark.stages.pipeline import STAGES
 
 N = 24
@@ -69,14 +70,15 @@ def configuration(folder: Path, log: Path, **sections: Any) -> Path:
 class Job:
     """Runs stages as the command line does and reads the summary off stdout's last line."""
 
-    def __init__(self) -> None:
+    def __init__(self, options: Mapping[str, runs.Option] | None = None) -> None:
         self.stderr = ""
+        self.options = options
 
     def __call__(self, config: Path, *arguments: str, stages: tuple[str, ...] = tuple(STAGES)) -> dict[str, Any]:
         argv = ["--config", str(config), *arguments]
-        options = score.OPTIONS if stages == ("score_topk",) else {}
+        known = {**STAGES, "tune": tune.tune}
         with redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
-            code = runs.main("pipeline", {name: STAGES[name] for name in stages}, "", argv, options=options)
+            code = runs.main("pipeline", {name: known[name] for name in stages}, "", argv, options=self.options)
         self.stderr = err.getvalue()
         summary: dict[str, Any] = json.loads(out.getvalue().splitlines()[-1])
         assert summary["exit_code"] == code
