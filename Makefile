@@ -1,7 +1,7 @@
 # `make help` lists the targets. Everything runs from .venv, which `make install` makes and the others ask for.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-cluster lint format zip bench-train bench-scaling docs clean
+.PHONY: help install demo test test-slow test-cluster test-browser lint format zip bench-train bench-scaling docs clean
 
 PYTHON_BIN := .venv/bin/python
 INSTALLED := .venv/.installed
@@ -32,6 +32,9 @@ test-slow: $(INSTALLED)  ## The tests on real logs (they skip where the logs are
 test-cluster: $(INSTALLED)  ## The tests that start a standalone cluster on loopback
 	@$(PYTHON_BIN) -m pytest -m cluster
 
+test-browser: $(INSTALLED)  ## The tests that open the report in a headless Chromium (apt-get install chromium)
+	@$(PYTHON_BIN) -m pytest -m browser
+
 lint: $(INSTALLED)  ## Ruff and mypy
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
@@ -46,7 +49,8 @@ define ZIP
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 with ZipFile("dist/recsys_spark.zip", "w") as archive:
-    for file in sorted(Path("recsys_spark").rglob("*.py")):
+    kept = {".py", ".j2", ".css", ".js"}
+    for file in sorted(file for file in Path("recsys_spark").rglob("*") if file.suffix in kept):
         archive.writestr(ZipInfo(file.as_posix()), file.read_bytes(), ZIP_DEFLATED)
 endef
 export ZIP

@@ -78,6 +78,9 @@ Duration = Annotated[dt.timedelta, BeforeValidator(_duration), AfterValidator(_p
 Time = Annotated[dt.datetime, BeforeValidator(utc)]
 Filled = Annotated[str, Field(min_length=1)]
 Paths = Annotated[tuple[Filled, ...], BeforeValidator(_as_list), Field(min_length=1)]
+Metric = Annotated[
+    str, Field(pattern=r"^(recall|precision|ndcg|map|mrr|hit_rate|auc|popularity|novelty|diversity)(@[1-9][0-9]*)?$")
+]
 Lengths = Annotated[
     tuple[Annotated[int, Field(ge=1, le=10_000)], ...],
     BeforeValidator(_as_list),
@@ -363,6 +366,31 @@ class Evaluation(_Section):
     """Whether only items that are new to the user count as wanted."""
     recall_divides_by: Literal["min_k_relevant", "relevant"] = "min_k_relevant"
     """Denominator of recall: min(k, relevant) or relevant."""
+    report: bool = True
+    """Whether to compare with the best baseline, or the champion, and to write reports/RUN_ID/report.html."""
+
+
+class Gate(_Section):
+    """What a model must show to become the champion (`evaluate --promote`); `ndcg` is at the first of evaluation.k."""
+
+    primary: Metric = "ndcg"
+    """The metric that a challenger must be better on."""
+    confidence: float = Field(default=0.95, gt=0.5, lt=1)
+    """Confidence of intervals; what it leaves to 1 is the level of tests."""
+    guards: dict[Metric, Annotated[float, Field(ge=0, lt=1)]] = {"recall": 0.05}
+    """By metric, the share of the champion's mean that a challenger may lose at most, shown with that confidence."""
+    segment_margin: float = Field(default=0.05, ge=0, lt=1)
+    """Share of the champion's mean of the primary metric that a segment may lose."""
+    min_segment_users: int = Field(default=100, ge=2)
+    """Users that a segment must have to be judged."""
+    segments: int = Field(default=20, ge=1, le=200)
+    """Segments of silver.users that are compared, the largest; the others are one together."""
+    replicates: int = Field(default=2000, ge=100, le=100_000)
+    """Bootstrap samples and sign patterns to draw."""
+    power: float = Field(default=0.8, gt=0, lt=1)
+    """How probably a difference as large as the minimum detectable one is found."""
+    seed: int = Field(default=1, ge=0)
+    """Seed of bootstrap samples and sign patterns."""
 
 
 def _ordered(value: tuple[float, float]) -> tuple[float, float]:
@@ -428,6 +456,7 @@ class Config(_Section):
     topk: TopK = TopK()
     evaluation: Evaluation = Evaluation()
     tune: Tune = Tune()
+    gate: Gate = Gate()
 
     @model_validator(mode="after")
     def _consistent(self) -> "Config":
@@ -452,6 +481,10 @@ class Config(_Section):
             raise ValueError("topk.eligible is a condition on what is known of items: it needs the section `items`")
         if self.topk.most_of_category is not None and (self.items is None or self.items.columns.category is None):
             raise ValueError("topk.most_of_category needs items.columns.category")
+        for name in (self.gate.primary, *self.gate.guards):
+            _, at, k = name.partition("@")
+            if at and int(k) not in self.evaluation.k:
+                raise ValueError(f"gate: {name}: {k} is not among evaluation.k")
         return self
 
 

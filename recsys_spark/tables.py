@@ -215,6 +215,17 @@ class Tables:
         writer.parquet(place) if form == "parquet" else writer.json(place)
         return place
 
+    def write_text(self, place: str, text: str) -> str:
+        """Write a text file in the place, under the root, of one that may be there; return where."""
+        hadoop = self.spark.sparkContext._jsc.hadoopConfiguration()
+        path = self.spark.sparkContext._jvm.org.apache.hadoop.fs.Path(  # type: ignore[union-attr]
+            f"{self.root.rstrip('/')}/{place}"
+        )
+        stream = path.getFileSystem(hadoop).create(path, True)
+        stream.write(bytearray(text.encode("utf-8")))
+        stream.close()
+        return f"{self.root.rstrip('/')}/{place}"
+
     def check_root(self) -> None:
         """Raise ConfigError unless the root, or the nearest folder above it that is there, can be written."""
         hadoop = self.spark.sparkContext._jsc.hadoopConfiguration()

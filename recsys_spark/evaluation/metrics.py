@@ -1,4 +1,4 @@
-"""Metrics of ranked lists: for every user first, then their means, and how much of the catalogue is shown.
+"""Accuracy of ranked lists: for every user first, then the means.
 
 All of it is Spark's own expressions, so that the number of users is bounded by the cluster alone. No result
 depends on how rows are partitioned: a user's numbers are summed in rank order, means in exact integers.
@@ -12,24 +12,25 @@ import numpy as np
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as f
 
+from recsys_spark.evaluation import exact
 from recsys_spark.schemas import ITEM_ID, USER_ID
 
 RECALL_DENOMINATORS = ("min_k_relevant", "relevant")
 
-# Means add each value as a multiple of 2⁻⁶⁰, its upper and lower 30 bits apart: every value in [0, 1] from
-# 1/256 up is such a multiple exactly, and neither sum overflows a long below 2³³ users.
-_FRACTION_BITS = 60
-_LOW_BITS = 30
-
 
 def per_user(
-    lists: DataFrame, relevant: DataFrame, ks: Sequence[int], recall_divides_by: str = "min_k_relevant"
+    lists: DataFrame,
+    relevant: DataFrame,
+    ks: Sequence[int],
+    recall_divides_by: str = "min_k_relevant",
+    n_items: int | None = None,
 ) -> DataFrame:
     """Return the ranking metrics of every user who wanted something.
 
     lists:    user_id string, items array<struct<item_id string, score float>> in rank order; at most one row
               a user.
     relevant: user_id string, item_id string: the wanted pairs, each once.
+    n_items:  size of the catalogue that the lists were drawn from; without it there is no auc.
     Returns   user_id, relevant int (the user's number of wanted items), metrics map<string, double> with
               `name@k` for each of the names below and each of ks.
 
@@ -46,12 +47,18 @@ def per_user(
     - mrr@k = 1 / position of the first hit, or 0 without one: Voorhees, "The TREC-8 Question Answering Track
       Report", 1999, cut at k
     - hit_rate@k = 1 with a hit, else 0
+    - auc@k = the share of pairs of a wanted item and another of the catalogue that are in the right order, where all
+      that stands beyond the list's first k is taken to be in random order: limited area under the curve, Schröder,
+      Thiele and Lehner, "Setting Goals and Choosing Metrics for Recommender System Evaluations", UCERSTI 2011. With
+      o = max(n_items − r, misses up to k) others, (Σ_hits (o − misses above) + (r − h)·(o − misses up to k)/2) / (r·o),
+      and ½ where o = 0. Were the lists as long as the catalogue, it would be the area under the ROC curve itself
+      (Hanley and McNeil, Radiology 1982). Items that the user cannot be shown count among the others.
 
-    Every user of `relevant` is in the result: one without a list, or with an empty one, has 0 everywhere.
-    Users who only have a list are not. Raises ValueError where ks is empty or has one below 1, or where
+    Every user of `relevant` is in the result: one without a list, or with an empty one, has 0 everywhere, and an auc
+    of ½. Users who only have a list are not. Raises ValueError where ks is empty or has one below 1, or where
     recall_divides_by is unknown.
     """
-    ks = _checked(ks)
+    ks = checked(ks)
     if recall_divides_by not in RECALL_DENOMINATORS:
         known = ", ".join(RECALL_DENOMINATORS)
         raise ValueError(f"recall_divides_by: {recall_divides_by!r} is not one of {known}")
@@ -60,13 +67,13 @@ def per_user(
     metrics = [
         part
         for k in ks
-        for name, value in _metrics(k, *tables, recall_divides_by).items()
+        for name, value in _metrics(k, *tables, recall_divides_by, n_items).items()
         for part in (f.lit(f"{name}@{k}"), value)
     ]
     hits = (f.filter("positions", _at_most(k)).alias(f"hits_{k}") for k in ks)
     return (
         _positions(lists, relevant, depth=ks[-1])
-        .select(USER_ID, "relevant", *hits)
+        .select(USER_ID, "relevant", "listed", *hits)
         .select(USER_ID, "relevant", f.create_map(*metrics).alias("metrics"))
     )
 
@@ -74,54 +81,26 @@ def per_user(
 def means(per_user: DataFrame) -> dict[str, dict[str, float]]:
     """Return each model's mean of each metric over the users who have it: {model: {metric: mean}}.
 
-    per_user: model string, metrics map<string, double> with values in [0, 1], one row a model and user. The sums
-    are exact integers, so the same rows give the same bytes in whatever order and partitions they come.
+    per_user: model string, metrics map<string, double>, one row a model and user. The sums are exact, so the same
+    rows give the same bytes in whatever order and partitions they come.
     """
-    fixed = f.rint(f.col("value") * float(2**_FRACTION_BITS)).cast("bigint")
     # Explode is the outer one: for the inner, Spark infers a filter that computes the whole map once more.
     sums = (
         per_user.select("model", f.explode_outer("metrics").alias("metric", "value"))
         .where(f.col("metric").isNotNull())
-        .select("model", "metric", fixed.alias("fixed"))
         .groupBy("model", "metric")
-        .agg(
-            f.count("*").alias("users"),
-            f.sum(f.shiftright("fixed", _LOW_BITS)).alias("high"),
-            f.sum(f.col("fixed").bitwiseAND(2**_LOW_BITS - 1)).alias("low"),
-        )
+        .agg(f.count("*").alias("users"), *exact.summed(f.col("value")))
     )
     found: dict[str, dict[str, float]] = {}
     for row in sorted(sums.collect(), key=lambda row: (row.model, row.metric)):
-        mean = ((row.high << _LOW_BITS) + row.low) / (row.users << _FRACTION_BITS)
-        found.setdefault(row.model, {})[row.metric] = mean
+        found.setdefault(row.model, {})[row.metric] = float(exact.total(row.asDict()) / row.users)
     return found
 
 
-def coverage(lists: DataFrame, n_items: int, ks: Sequence[int]) -> dict[str, dict[str, float]]:
-    """Return each model's `coverage@k`: the share of the catalogue that stands in some list's first k.
-
-    lists:   model string, items array<struct<item_id string, …>> in rank order.
-    n_items: size of the catalogue that the lists were drawn from.
-
-    Raises ValueError where n_items is below 1, or ks is empty or has one below 1.
-    """
-    ks = _checked(ks)
-    if n_items < 1:
-        raise ValueError(f"n_items: {n_items} is not ≥ 1; coverage is a share of the catalogue")
-    best = (
-        lists.select("model", f.posexplode_outer(_first_items(ks[-1])).alias("offset", ITEM_ID))
-        .groupBy("model", ITEM_ID)
-        .agg(f.min("offset").alias("offset"))
-    )
-    names = {f"coverage@{k}": f.count_if(f.col("offset") < k) for k in ks}
-    shown = best.groupBy("model").agg(*(count.alias(name) for name, count in names.items())).collect()
-    return {row["model"]: {name: row[name] / n_items for name in names} for row in shown}
-
-
-def _checked(ks: Sequence[int]) -> list[int]:
+def checked(ks: Sequence[int]) -> list[int]:
     """Return the list lengths ascending, each once.
 
-    >>> _checked((20, 10, 20))
+    >>> checked((20, 10, 20))
     [10, 20]
     """
     if not ks or min(ks) < 1:
@@ -138,34 +117,39 @@ def _discounts(depth: int) -> list[float]:
     return [1 / math.log2(1 + position) for position in range(1, depth + 1)]
 
 
-def _first_items(depth: int) -> Column:
-    """The ids of a list's first items: array<string> of at most depth."""
+def first_items(depth: int) -> Column:
+    """Return the ids of a list's first items: array<string> of at most depth."""
     return f.slice(f.col("items").getField(ITEM_ID), 1, depth)
 
 
 def _positions(lists: DataFrame, relevant: DataFrame, depth: int) -> DataFrame:
-    """Return user_id, relevant int, positions array<int>: where wanted items stand within depth, ascending.
+    """Return user_id, relevant int, listed int, positions array<int>: where wanted items stand within depth, ascending.
+
+    listed: how many items of the list are within depth.
 
     Each wanted item is looked up in its user's list while the two are joined: the list is never exploded, and
     only positions are grouped. Both sides are shuffled once, by user.
     """
-    listed = lists.select(USER_ID, _first_items(depth).alias("listed"))
+    listed = lists.select(USER_ID, first_items(depth).alias("listed"))
     position = f.array_position("listed", f.col(ITEM_ID)).cast("int")
     found = f.when(f.col("position") > 0, f.col("position"))
     return (
         relevant.select(USER_ID, ITEM_ID)
         .join(listed, on=USER_ID, how="left")
-        .select(USER_ID, position.alias("position"))
+        .select(USER_ID, position.alias("position"), f.size("listed").alias("size"))
         .groupBy(USER_ID)
         .agg(
             f.count("*").cast("int").alias("relevant"),
+            f.greatest(f.max("size"), f.lit(0)).alias("listed"),
             f.sort_array(f.collect_list(found)).alias("positions"),
         )
     )
 
 
-def _metrics(k: int, discounts: Column, ideal: Column, recall_divides_by: str) -> dict[str, Column]:
-    """Return the metrics at k by name, of columns relevant and hits_k (positions of hits up to k, ascending).
+def _metrics(
+    k: int, discounts: Column, ideal: Column, recall_divides_by: str, n_items: int | None
+) -> dict[str, Column]:
+    """Return the metrics at k by name, of columns relevant, listed and hits_k (positions of hits up to k, ascending).
 
     discounts, ideal: array<double> by position, of 1/log2(1 + position) and of its sums up to the position.
     """
@@ -174,7 +158,7 @@ def _metrics(k: int, discounts: Column, ideal: Column, recall_divides_by: str) -
     attainable = f.least(f.lit(k), f.col("relevant"))
     gains = f.transform(hits, lambda position: f.element_at(discounts, position))
     precisions = f.transform(hits, lambda position, before: (before + 1) / position)
-    return {
+    found = {
         "recall": n_hits / (attainable if recall_divides_by == "min_k_relevant" else f.col("relevant")),
         "precision": n_hits / f.lit(k),
         "ndcg": _sum(gains) / f.element_at(ideal, attainable),
@@ -182,6 +166,19 @@ def _metrics(k: int, discounts: Column, ideal: Column, recall_divides_by: str) -
         "mrr": f.coalesce(f.lit(1) / f.get(hits, f.lit(0)), f.lit(0.0)),
         "hit_rate": (n_hits > 0).cast("double"),
     }
+    return found if n_items is None else found | {"auc": _auc(k, hits, n_items)}
+
+
+def _auc(k: int, hits: Column, n_items: int) -> Column:
+    """The share of pairs in the right order, the rest of the catalogue behind the list in random order."""
+    relevant = f.col("relevant").cast("bigint")
+    n_hits = f.size(hits)
+    misses = f.least(f.lit(k), f.col("listed")) - n_hits
+    others = f.greatest(f.lit(n_items) - relevant, misses.cast("bigint"))
+    below = f.transform(hits, lambda position, before: others - (position - 1 - before))
+    twice = 2 * f.aggregate(below, f.lit(0).cast("bigint"), lambda total, n: total + n)
+    twice = twice + (relevant - n_hits) * (others - misses)
+    return f.when(others > 0, twice / (2 * relevant * others)).otherwise(0.5)
 
 
 def _sum(values: Column) -> Column:

@@ -1,29 +1,57 @@
 """gold.recommendations against what happened from as_of on: gold.metrics, beside popularity on the same users."""
 
+import dataclasses
 import datetime as dt
 from functools import reduce
 
+import numpy as np
+import pyarrow as pa
 from pyspark import StorageLevel
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as f
 from rich.table import Table
 
+from recsys_spark.errors import DataError
 from recsys_spark.evaluation import metrics
-from recsys_spark.runs import Run
+from recsys_spark.evaluation.exposure import exposure_of, item_counts
+from recsys_spark.evaluation.lists import Catalogue, per_list
+from recsys_spark.runs import Option, Run
 from recsys_spark.runs import main as run_job
+from recsys_spark.stages import champions
 from recsys_spark.stages.events import parsed_events
 from recsys_spark.stages.features import as_timestamp
 from recsys_spark.stages.models import model_of
+from recsys_spark.stages.promote import Contest, check_past, compare, promote, rules_of
 from recsys_spark.stages.rankers import POPULARITIES, fallback_ranker, histories, popularity_ranker
+from recsys_spark.stages.report import Evaluated, write_report
+from recsys_spark.stages.score import score_topk
+from recsys_spark.stages.segments import segments
 from recsys_spark.topk import scorer
 from recsys_spark.transforms import events, interactions, splits
+from recsys_spark.transforms.attributes import items_at
+
+ALS, CHAMPION = "als", "champion"
+GATE: dict[str, Option] = {
+    "--promote": {"action": "store_true", "help": "let the gate decide whether the model becomes the champion"},
+}
+OPTIONS: dict[str, Option] = GATE | {
+    "--rollback": {"action": "store_true", "help": "make the champion before the present one champion again"},
+    "--model": {"metavar": "ID", "help": "model to evaluate; without it, that of this run id, else the newest"},
+}
 
 
 def evaluate(run: Run) -> None:
-    """Compare the model's lists with popularity of all time and decayed; write one row a user and model."""
+    """Compare the model's lists with popularity of all time and decayed; write one row a user and model.
+
+    With --promote the champion's lists are compared too, and the gate decides; --rollback undoes the last promotion.
+    """
+    if run.options.get("rollback"):
+        champions.roll_back(run)
+        return
     run.resolve_as_of()
     settings = run.config.evaluation
     model = model_of(run)
+    champion = _reigning(run, model) if run.options.get("promote") else None
     past = run.tables.read_slice("silver.interactions", {"as_of": run.as_of})
     relevant = wanted(run, past).persist(StorageLevel.MEMORY_AND_DISK)
     n_users = relevant.select("user_id").distinct().count()
@@ -33,32 +61,98 @@ def evaluate(run: Run) -> None:
         return
     if max(settings.k) > run.config.topk.k:
         run.say(f"warning: evaluation.k = {max(settings.k)} is longer than the lists of topk.k = {run.config.topk.k}")
-    lists = _all_lists(run, past, relevant, model["model_id"])
-    n_items = run.tables.read_slice("gold.item_features", {"as_of": run.as_of}).count()
-    users = reduce(
+    lists = _all_lists(run, past, relevant, model["model_id"], champion)
+    items = catalogue(run, past)
+    rows = reduce(
         DataFrame.unionByName,
         (
-            metrics.per_user(ranked, relevant, settings.k, settings.recall_divides_by).withColumn("model", f.lit(name))
+            measured(run, ranked, relevant, items)
+            .withColumn("model", f.lit(name))
+            .withColumn("model_id", f.lit(champion if name == CHAMPION else model["model_id"]))
             for name, ranked in lists.items()
         ),
     )
-    rows = (
-        users.withColumn("run_id", f.lit(run.run_id))
-        .withColumn("model_id", f.lit(model["model_id"]))
-        .withColumn("as_of", as_timestamp(run.as_of))
-    )
+    rows = rows.withColumn("run_id", f.lit(run.run_id)).withColumn("as_of", as_timestamp(run.as_of))
     where = {"run_id": run.run_id}
-    with run.doing("comparing"):
+    with run.doing("measuring"):
         commit = run.tables.write_slice("gold.metrics", rows, where)
-        run.metrics = metrics.means(run.tables.read_slice("gold.metrics", where, commit.version))
+        written = run.tables.read_slice("gold.metrics", where, commit.version)
+        run.metrics = metrics.means(written)
         shown = (ranked.withColumn("model", f.lit(name)) for name, ranked in lists.items())
-        for name, values in metrics.coverage(reduce(DataFrame.unionByName, shown), n_items, settings.k).items():
-            run.metrics[name] |= values
-    for frame in (relevant, *lists.values()):
-        frame.unpersist()
+        counts = item_counts(reduce(DataFrame.unionByName, shown), settings.k)
+        whole = exposure_of(counts, len(items.item_ids), settings.k)
+    for name, values in run.metrics.items():
+        lifts = {k: values.get(f"popularity@{k}") for k in settings.k}
+        values |= whole[name] | {
+            f"popularity_lift@{k}": value / items.mean_popularity() for k, value in lifts.items() if value is not None
+        }
     run.outputs["gold.metrics"] = commit.version
     run.counts["evaluated_users"] = n_users
     run.console.print(comparison(run, n_users))
+    if run.options.get("promote") or settings.report:
+        contest = _contest(run, model["model_id"], champion)
+        effects = compare(run, written, contest, segments(run, past, relevant, items))
+        made = promote(run, effects, contest) if run.options.get("promote") else None
+        if settings.report:
+            write_report(run, Evaluated(model, contest, effects, made, lists[ALS], past, relevant, items, counts))
+    for frame in (relevant, *lists.values()):
+        frame.unpersist()
+
+
+def measured(run: Run, ranked: DataFrame, relevant: DataFrame, items: Catalogue) -> DataFrame:
+    """Return user_id, relevant and all metrics that one user's list has by itself, of the users of `relevant`."""
+    settings = run.config.evaluation
+    accuracy = metrics.per_user(ranked, relevant, settings.k, settings.recall_divides_by, len(items.item_ids))
+    liked = per_list(ranked, items, settings.k).withColumnRenamed("metrics", "_of_list")
+    none = f.create_map().cast("map<string, double>")
+    both = f.map_concat("metrics", f.coalesce("_of_list", none))
+    return accuracy.join(liked, "user_id", "left").select("user_id", "relevant", both.alias("metrics"))
+
+
+def catalogue(run: Run, past: DataFrame) -> Catalogue:
+    """Return the items that lists are drawn from: those with an event before as_of, with their categories."""
+    items = run.tables.read_slice("gold.item_features", {"as_of": run.as_of}).select("item_id", "users")
+    category = f.lit(None).cast("string").alias("category")
+    if run.tables.exists("silver.items"):
+        known = items_at(run.tables.read("silver.items"), run.as_of).select("item_id", "category")
+        items, category = items.join(known, "item_id", "left"), f.col("category")
+    table = items.select("item_id", "users", category).toArrow().sort_by("item_id").combine_chunks()
+    categories = table.column("category").combine_chunks()
+    codes = categories.dictionary_encode().indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32)
+    return Catalogue(
+        pa.array(table.column("item_id").combine_chunks(), pa.string()),
+        table.column("users").to_numpy(),
+        past.select("user_id").distinct().count(),
+        None if categories.null_count == len(categories) else codes,
+    )
+
+
+def _reigning(run: Run, model: Row) -> str | None:
+    """Return the champion that a model is to be compared with, its lists made where they are missing.
+
+    None where there is none. A run that decided already compares with the champion of that time.
+    """
+    made = champions.decision_of(run)
+    if made is not None and made["action"] != "promote":
+        raise DataError(f"--promote: run {run.run_id} is a {made['action']} already; give another --run-id")
+    champion = made["champion_before"] if made else champions.champion_of(run)
+    check_past(run, [model])
+    if champion == model["model_id"]:
+        raise DataError(f"--promote: model {champion} is the champion already; train another one")
+    if champion is not None:
+        other = dataclasses.replace(run, options={"model": champion}, outputs={}, counts={})
+        check_past(run, [model_of(other)])
+        score_topk(other)
+    return champion
+
+
+def _contest(run: Run, challenger: str, champion: str | None) -> Contest:
+    """Say with whom the gate compares: with the champion, else with the baseline that is best on the primary metric."""
+    if champion is not None:
+        return Contest(ALS, challenger, CHAMPION, champion, champion)
+    primary = rules_of(run.config).primary
+    best = max((name for name in run.metrics if name != ALS), key=lambda name: run.metrics[name][primary])
+    return Contest(ALS, challenger, best, best, None)
 
 
 def wanted(run: Run, past: DataFrame) -> DataFrame:
@@ -74,21 +168,26 @@ def wanted(run: Run, past: DataFrame) -> DataFrame:
     return pairs
 
 
-def _all_lists(run: Run, past: DataFrame, relevant: DataFrame, model_id: str) -> dict[str, DataFrame]:
+def _all_lists(
+    run: Run, past: DataFrame, relevant: DataFrame, model_id: str, champion: str | None
+) -> dict[str, DataFrame]:
     """Return each model's lists for the users of `relevant`; users without history get what they would be served."""
     users = relevant.select("user_id").distinct().persist()
     rows = histories(run, past, users)
     n_rows = rows.count()
     k = run.config.topk.k
-    served = run.tables.read_slice("gold.recommendations", {"model_id": model_id, "as_of": run.as_of})
-    new = users.join(served, "user_id", "left_anti")
-    fallback = scorer.recommend(histories(run, past, new), n_rows, fallback_ranker(run), k)
-    lists = {"als": served.unionByName(fallback, allowMissingColumns=True)}
+    lists, popular = {}, fallback_ranker(run)
+    for name, served_id in ((ALS, model_id), (CHAMPION, champion)):
+        if served_id is not None:
+            served = run.tables.read_slice("gold.recommendations", {"model_id": served_id, "as_of": run.as_of})
+            new = users.join(served, "user_id", "left_anti")
+            fallback = scorer.recommend(histories(run, past, new), n_rows, popular, k)
+            lists[name] = served.unionByName(fallback, allowMissingColumns=True)
     life = run.config.evaluation.popularity_half_life
     for name in POPULARITIES:
         values = None if life is None or name == "popularity" else popularity_of(run, name, life)
         lists[name] = scorer.recommend(rows, n_rows, popularity_ranker(run, name, values), k)
-    return {name: ranked.select("user_id", "items").persist() for name, ranked in lists.items()}
+    return {name: ranked.select("user_id", "items", "source").persist() for name, ranked in lists.items()}
 
 
 def popularity_of(run: Run, name: str, half_life: dt.timedelta) -> DataFrame:
@@ -120,4 +219,4 @@ def comparison(run: Run, n_users: int) -> Table:
 
 def main() -> int:
     """Run the job from the command line."""
-    return run_job("evaluate", {"evaluate": evaluate}, __doc__ or "")
+    return run_job("evaluate", {"evaluate": evaluate}, __doc__ or "", options=OPTIONS)

@@ -11,6 +11,7 @@ from recsys_spark.config import Als, Config
 from recsys_spark.errors import DataError
 from recsys_spark.runs import Run
 from recsys_spark.schemas import SCHEMAS
+from recsys_spark.stages.champions import champion_of
 
 INDEX = {"items": "item_index", "users": "user_index"}
 STATE = {"items": "gold.item_factors", "users": "gold.user_factors"}
@@ -29,8 +30,15 @@ def objective_of(als: Als) -> Objective:
 
 
 def model_of(run: Run) -> Row:
-    """Return the row of gold.models that --model names, else of this run, else of the model trained last."""
+    """Return the row of gold.models that --model names, else of this run, else of the model trained last.
+
+    `champion` names the model that gold.champion says is promoted.
+    """
     named = run.options.get("model")
+    if named == "champion":
+        named = champion_of(run)
+        if named is None:
+            raise DataError(f"--model champion: {run.tables.path('gold.champion')} has none; run evaluate --promote")
     if named is not None:
         commit = run.tables.find("gold.models", {"model_id": named})
         if commit is None:

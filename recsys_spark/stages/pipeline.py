@@ -2,7 +2,7 @@
 
 from recsys_spark.runs import Run
 from recsys_spark.runs import main as run_job
-from recsys_spark.stages.evaluate import evaluate
+from recsys_spark.stages.evaluate import GATE, evaluate
 from recsys_spark.stages.features import build_features
 from recsys_spark.stages.ingest import ingest
 from recsys_spark.stages.score import score_topk
@@ -28,4 +28,4 @@ STAGES = {
 
 def main() -> int:
     """Run the job from the command line."""
-    return run_job("pipeline", STAGES, __doc__ or "", finish=report)
+    return run_job("pipeline", STAGES, __doc__ or "", finish=report, options=GATE)

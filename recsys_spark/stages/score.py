@@ -25,7 +25,7 @@ from recsys_spark.transforms.events import text
 
 PARTS = "gold.recommendations_parts"
 OPTIONS: dict[str, Option] = {
-    "--model": {"metavar": "ID", "help": "model to serve; without it, that of this run id or else the newest"},
+    "--model": {"metavar": "ID", "help": "model to serve, or `champion`; without it, this run's or the newest"},
     "--users": {"metavar": "FILE", "help": "CSV, JSON or Parquet with user_id (and item_id, weight: their histories): "
                                            "rank for these users alone and show the lists"},
     "--similar-items": {"action": "store_true", "help": "write gold.item_neighbours instead: items beside each item"},

@@ -9,6 +9,7 @@ from typing import get_args
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as f
+from scipy.stats import mannwhitneyu
 
 from recsys_spark.config import Evaluation
 from recsys_spark.evaluation import metrics
@@ -29,7 +30,7 @@ def ansi(spark: SparkSession, request: pytest.FixtureRequest) -> Iterator[None]:
 
 def lists_frame(spark: SparkSession, lists: Lists) -> DataFrame:
     rows = [
-        (user, None if items is None else [(item, -float(at)) for at, item in enumerate(items)])
+        (user, None if items is None else [(item, -float(at), None) for at, item in enumerate(items)])
         for user, items in lists.items()
     ]
     return spark.createDataFrame(rows, f"user_id string, items {RANKED_ITEMS.simpleString()}")
@@ -226,8 +227,6 @@ def test_impossible_lengths_are_refused_by_name(spark: SparkSession, ks: list[in
     lists, wanted = lists_frame(spark, {"u": ["a"]}), wanted_frame(spark, {"u": {"a"}})
     with pytest.raises(ValueError, match=r"^ks: "):
         metrics.per_user(lists, wanted, ks)
-    with pytest.raises(ValueError, match=r"^ks: "):
-        metrics.coverage(lists, 10, ks)
 
 
 def test_an_unknown_denominator_of_recall_is_refused_and_the_config_knows_the_same(
@@ -280,19 +279,70 @@ def test_means_of_nobody_are_empty(spark: SparkSession) -> None:
     assert metrics.means(metric_frame(spark, [0.5], 1).where("false")) == {}
 
 
+def test_means_are_exact_for_values_above_one_and_below_zero(spark: SparkSession) -> None:
+    rng = random.Random(9)
+    values = [rng.uniform(-20, 20) for _ in range(500)]
+    exact = float(sum(map(Fraction, values)) / len(values))
+    for partitions, ordered in ((1, values), (5, sorted(values))):
+        assert metrics.means(metric_frame(spark, ordered, partitions)) == {
+            "m": {"ndcg@10": pytest.approx(exact, 1e-15)}
+        }
+    assert metrics.means(metric_frame(spark, values, 3)) == metrics.means(metric_frame(spark, values[::-1], 2))
+
+
 @pytest.mark.usefixtures("ansi")
-def test_coverage_is_the_share_of_the_catalogue_within_the_first_k_of_some_list(spark: SparkSession) -> None:
-    lists: Lists = {"u": ["a", "b", "c"], "v": ["b", "a", "d", "e"], "w": [], "n": None}
-    assert metrics.coverage(of_model(lists_frame(spark, lists)), 8, [1, 2, 3, 10])["m"] == {
-        "coverage@1": len({"a", "b"}) / 8,
-        "coverage@2": len({"a", "b"}) / 8,
-        "coverage@3": len({"a", "b", "c", "d"}) / 8,
-        "coverage@10": len({"a", "b", "c", "d", "e"}) / 8,
+def test_auc_is_that_of_a_ranking_whose_rest_is_tied_behind_the_list(spark: SparkSession) -> None:
+    lists, wanted = random_case(seed=12)
+    n_items, ks = 40, [1, 5, 30]
+    result = {
+        row.user_id: row.metrics
+        for row in metrics.per_user(
+            lists_frame(spark, lists), wanted_frame(spark, wanted), ks, n_items=n_items
+        ).collect()
     }
+    for user, items in wanted.items():
+        for k in ks:
+            places = {item: -at for at, item in enumerate((lists.get(user) or [])[:k])}
+            scores = {f"i{number}": places.get(f"i{number}", -n_items) for number in range(n_items)}
+            mine = [score for item, score in scores.items() if item in items]
+            others = [score for item, score in scores.items() if item not in items]
+            area = mannwhitneyu(mine, others, method="asymptotic").statistic / (len(mine) * len(others))
+            assert result[user][f"auc@{k}"] == pytest.approx(area, abs=1e-12)
 
 
-def test_coverage_without_lists_is_zero_and_of_no_catalogue_is_refused(spark: SparkSession) -> None:
-    nobody = of_model(lists_frame(spark, {"u": []}))
-    assert metrics.coverage(nobody, 5, [10]) == {"m": {"coverage@10": 0.0}}
-    with pytest.raises(ValueError, match=r"^n_items: 0 is not ≥ 1"):
-        metrics.coverage(nobody, 0, [10])
+def test_auc_of_a_list_of_the_whole_catalogue_is_written_out(spark: SparkSession) -> None:
+    frame = metrics.per_user(
+        lists_frame(spark, {"u": list("axbyz"), "nothing listed": [], "wants all": list("ba")}),
+        wanted_frame(spark, {"u": {"a", "b"}, "nothing listed": {"a"}, "wants all": set("abxyz")}),
+        [5],
+        n_items=5,
+    )
+    found = {row.user_id: row.metrics["auc@5"] for row in frame.collect()}
+    assert found == {"u": (3 + 2) / (2 * 3), "nothing listed": 1 / 2, "wants all": 1 / 2}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_accuracy_agrees_with_trec_eval(spark: SparkSession) -> None:
+    """ir-measures runs trec_eval itself. Its AP divides by all wanted items, ours by those that fit the list."""
+    import ir_measures
+    from ir_measures import AP, RR, P, R, Success, nDCG
+
+    lists, wanted = random_case(seed=13)
+    ks = [1, 5, 20, 30]
+    ours = per_user(spark, lists, wanted, ks, "relevant")
+    runs = [
+        ir_measures.ScoredDoc(user, item, -float(at))
+        for user, items in lists.items()
+        for at, item in enumerate(items or ())
+    ]
+    judged = [ir_measures.Qrel(user, item, 1) for user, items in wanted.items() for item in items]
+    same = {f"{name}@{k}": measure @ k for k in ks
+            for name, measure in (("ndcg", nDCG), ("precision", P), ("recall", R), ("hit_rate", Success))}  # fmt: skip
+    same |= {"map@30": AP @ 30, "mrr@30": RR}  # no user wants more than 30, and no list is longer
+    names = {str(measure): name for name, measure in same.items()}
+    compared = 0
+    for row in ir_measures.iter_calc(list(same.values()), judged, runs):
+        if lists.get(row.query_id):
+            assert ours[row.query_id][1][names[str(row.measure)]] == pytest.approx(row.value, abs=1e-9)
+            compared += 1
+    assert compared > 25 * len(same)

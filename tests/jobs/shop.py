@@ -3,7 +3,6 @@
 import datetime as dt
 import json
 import random
-from collections.abc import Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import yaml
 
 from recsys_spark import runs
-from recsys_spark.stages import tune
+from recsys_spark.stages import evaluate, score, tune
 from recsys_spark.stages.pipeline import STAGES
 
 N = 24
@@ -60,7 +59,7 @@ def configuration(folder: Path, log: Path, **sections: Any) -> Path:
         },
         "als": {"rank": 2, "epochs": 6, "alpha0": 0.05, "regularization": 0.001, "min_blocks": 2},
         "topk": {"k": 3},
-        "evaluation": {"k": [1, 3]},
+        "evaluation": {"k": [1, 3], "report": False},
     } | sections
     path = folder / "shop.yaml"
     path.write_text(yaml.safe_dump(whole), encoding="utf-8")
@@ -70,15 +69,17 @@ def configuration(folder: Path, log: Path, **sections: Any) -> Path:
 class Job:
     """Runs stages as the command line does and reads the summary off stdout's last line."""
 
-    def __init__(self, options: Mapping[str, runs.Option] | None = None) -> None:
+    def __init__(self) -> None:
         self.stderr = ""
-        self.options = options
 
     def __call__(self, config: Path, *arguments: str, stages: tuple[str, ...] = tuple(STAGES)) -> dict[str, Any]:
         argv = ["--config", str(config), *arguments]
+        options = {("score_topk",): score.OPTIONS, ("evaluate",): evaluate.OPTIONS, ("tune",): tune.OPTIONS}.get(
+            stages, {}
+        )
         known = {**STAGES, "tune": tune.tune}
         with redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
-            code = runs.main("pipeline", {name: known[name] for name in stages}, "", argv, options=self.options)
+            code = runs.main("pipeline", {name: known[name] for name in stages}, "", argv, options=options)
         self.stderr = err.getvalue()
         summary: dict[str, Any] = json.loads(out.getvalue().splitlines()[-1])
         assert summary["exit_code"] == code

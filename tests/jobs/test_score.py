@@ -51,7 +51,7 @@ def shop(spark, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def job() -> Job:
-    return Job(score.OPTIONS)
+    return Job()
 
 
 def tables(spark, config: Path) -> Tables:

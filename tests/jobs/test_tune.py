@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from recsys_spark.stages import tune
 from recsys_spark.tables import Tables
 from tests.jobs.shop import AS_OF, Job, configuration, write_csv
 
@@ -42,7 +41,7 @@ def shop(spark, tmp_path_factory) -> Path:
 
 
 def searched(config: Path, run_id: str, out: Path, *arguments: str) -> dict:
-    job = Job(tune.OPTIONS)
+    job = Job()
     summary = job(config, "--run-id", run_id, *WHEN, "--out", str(out), *arguments, stages=("tune",))
     assert summary["exit_code"] == 0, summary
     return summary

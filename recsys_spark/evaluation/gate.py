@@ -1,0 +1,125 @@
+"""The gate: whether a challenger takes the champion's place, decided by their comparison alone."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from recsys_spark.evaluation.comparison import Effect
+from recsys_spark.evaluation.resampling import ALL
+
+LOWER_IS_BETTER = ("popularity",)
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What a challenger must show.
+
+    primary: the metric to be better on. confidence: of intervals; 1 − confidence is the level of tests. guards: by
+    metric, the share of the champion's mean that may be lost at most. segment_margin: the same, of the primary metric
+    on each segment of at least min_segment_users users.
+    """
+
+    primary: str
+    confidence: float = 0.95
+    guards: Mapping[str, float] = field(default_factory=dict)
+    segment_margin: float = 0.0
+    min_segment_users: int = 100
+
+    def judged(self) -> list[str]:
+        """Return the metrics that the decision looks at, each once."""
+        return list(dict.fromkeys([self.primary, *self.guards]))
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at: whether it speaks for the challenger, and why in words."""
+
+    passed: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether the challenger is promoted, and all that was looked at."""
+
+    checks: tuple[Check, ...]
+
+    @property
+    def promoted(self) -> bool:
+        """Whether every check passed."""
+        return all(check.passed for check in self.checks)
+
+    def reasons(self) -> list[str]:
+        """Return the reasons as sentences: against the challenger first, if there are any."""
+        return [check.reason for check in sorted(self.checks, key=lambda check: check.passed)]
+
+
+def decide(effects: Sequence[Effect], rules: Rules) -> Decision:
+    """Return the decision that the rules make of a comparison.
+
+    - Better on the primary metric: the whole interval of the difference is above 0, and the randomisation test's p is
+      not above the level. If the models do not differ, both happen in at most α/2 of the comparisons.
+    - Not worse on any guard: the whole interval is above −margin · the champion's mean (non-inferiority: Piaggio et
+      al., "Reporting of Noninferiority and Equivalence Randomized Trials", JAMA 2012). Too few users to tell is a no.
+    - Worse on no segment: a segment is worse if its mean difference is below −margin · its champion's mean and that is
+      no chance, by the test's p adjusted over all segments (Holm). Here too few users to tell is no reason to refuse:
+      else each small country could block every model. Segments below min_segment_users users are not looked at.
+
+    Of a metric of LOWER_IS_BETTER the difference counts with the other sign. Raises KeyError where the comparison
+    lacks a metric of the rules.
+    """
+    whole = {effect.metric: effect for effect in effects if effect.segment == ALL}
+    level = 1 - rules.confidence
+    checks = [_better(whole[rules.primary], level)]
+    checks += [_not_worse(whole[name], margin) for name, margin in rules.guards.items()]
+    segments = [
+        effect
+        for effect in effects
+        if effect.segment != ALL and effect.metric == rules.primary and effect.users >= rules.min_segment_users
+    ]
+    worse = [check for effect in segments if (check := _harmed(effect, rules.segment_margin, level)) is not None]
+    checks += worse
+    if not worse:
+        checks.append(Check(True, f"{rules.primary} is worse on none of {len(segments)} segments"))
+    return Decision(tuple(checks))
+
+
+def _better(effect: Effect, level: float) -> Check:
+    gain, low, _ = oriented(effect)
+    passed = low > 0 and effect.p <= level
+    words = "is better" if passed else "is not shown to be better"
+    missing = "" if passed or gain <= 0 else f"; {effect.users:,} users would show {effect.detectable:.4g}"
+    return Check(passed, f"{effect.metric} {words}: {_numbers(effect)}, p = {effect.p:.2g}{missing}")
+
+
+def _not_worse(effect: Effect, margin: float) -> Check:
+    _, low, _ = oriented(effect)
+    most = margin * abs(effect.champion)
+    passed = low > -most or low == most == 0
+    words = "is not worse" if passed else "may be worse"
+    return Check(passed, f"{effect.metric} {words} by more than {most:.4g} ({margin:.1%}): {_numbers(effect)}")
+
+
+def _harmed(effect: Effect, margin: float, level: float) -> Check | None:
+    gain, _, _ = oriented(effect)
+    most = margin * abs(effect.champion)
+    if gain >= -most or effect.p_adjusted > level:
+        return None
+    return Check(
+        False,
+        f"{effect.metric} is worse on {effect.segment} by more than {most:.4g} ({margin:.1%}): {_numbers(effect)}, "
+        f"adjusted p = {effect.p_adjusted:.2g}, {effect.users:,} users",
+    )
+
+
+def oriented(effect: Effect) -> tuple[float, float, float]:
+    """Return difference, low and high with the sign that makes more the better."""
+    if effect.metric.partition("@")[0] in LOWER_IS_BETTER:
+        return -effect.difference, -effect.high, -effect.low
+    return effect.difference, effect.low, effect.high
+
+
+def _numbers(effect: Effect) -> str:
+    return (
+        f"{effect.champion:.4f} → {effect.challenger:.4f}, {effect.difference:+.4f} "
+        f"[{effect.low:+.4f}, {effect.high:+.4f}]"
+    )

@@ -1,0 +1,1 @@
+"""The report of a run: what was decided and why, on one page without a network."""

@@ -1,0 +1,164 @@
+"""The gate at work: the challenger against the champion, gold.comparisons, and one row of gold.champion."""
+
+import datetime as dt
+from dataclasses import dataclass
+
+from pyspark.sql import DataFrame, Row
+from pyspark.sql import functions as f
+from rich.table import Table
+
+from recsys_spark.config import Config
+from recsys_spark.errors import ConfigError, DataError
+from recsys_spark.evaluation import comparison, gate
+from recsys_spark.evaluation.comparison import Effect
+from recsys_spark.evaluation.resampling import ALL, Resampling
+from recsys_spark.runs import Run
+from recsys_spark.schemas import SCHEMAS
+from recsys_spark.stages import champions
+
+CATALOGUE_METRICS = ("coverage", "gini", "popularity_lift")
+
+
+@dataclass(frozen=True)
+class Contest:
+    """Who is compared with whom: the names of their rows in gold.metrics, the models' ids, the reigning champion.
+
+    rival_id is the name of a baseline where there is no champion.
+    """
+
+    challenger: str
+    challenger_id: str
+    rival: str
+    rival_id: str
+    champion: str | None
+
+
+def compare(run: Run, metrics: DataFrame, contest: Contest, segments: DataFrame) -> list[Effect]:
+    """Compare, write gold.comparisons, and return what was found.
+
+    metrics: the run's rows of gold.metrics; segments: user_id, segments array<string>.
+    """
+    settings = run.config.gate
+    rules = rules_of(run.config)
+    names = sorted(run.metrics[contest.challenger].keys() & run.metrics[contest.rival].keys())
+    per_user = [name for name in names if name.partition("@")[0] not in CATALOGUE_METRICS]
+    missing = sorted(set(rules.judged()) - set(per_user))
+    if missing:
+        raise ConfigError(f"gate: {', '.join(missing)}: not measured; diversity needs items.columns.category")
+    with run.doing("comparing"):
+        effects = comparison.compare(
+            paired(metrics, contest).join(segments, "user_id", "left"),
+            per_user,
+            rules.judged(),
+            Resampling(settings.replicates, settings.seed),
+            settings.confidence,
+            settings.power,
+        )
+        _write(run, effects, contest)
+    return effects
+
+
+def promote(run: Run, effects: list[Effect], contest: Contest) -> Row:
+    """Let the gate decide, record and show it; return the row of gold.champion.
+
+    A run decides once: given again, it finds its decision made.
+    """
+    verdict = gate.decide(effects, rules_of(run.config))
+    decision = {
+        "action": "promote",
+        "promoted": verdict.promoted,
+        "challenger": contest.challenger_id,
+        "champion": contest.challenger_id if verdict.promoted else contest.champion,
+        "comparison_id": run.run_id,
+        "reasons": verdict.reasons(),
+    }
+    made = champions.record(run, contest.champion, decision)
+    show(run, effects, contest, made)
+    return made
+
+
+def rules_of(config: Config) -> gate.Rules:
+    """Return the gate's rules, with every metric's k written out."""
+    settings, k = config.gate, config.evaluation.k[0]
+
+    def at_k(name: str) -> str:
+        return name if "@" in name else f"{name}@{k}"
+
+    return gate.Rules(
+        at_k(settings.primary),
+        settings.confidence,
+        {at_k(name): margin for name, margin in settings.guards.items()},
+        settings.segment_margin,
+        settings.min_segment_users,
+    )
+
+
+def paired(metrics: DataFrame, contest: Contest) -> DataFrame:
+    """Return (user_id, champion, challenger) of rows of gold.metrics: the metrics of both, a row a user."""
+    sides = (
+        metrics.where(f.col("model") == name).select("user_id", f.col("metrics").alias(side))
+        for name, side in ((contest.rival, "champion"), (contest.challenger, "challenger"))
+    )
+    return next(sides).join(next(sides), "user_id")
+
+
+def check_past(run: Run, models: list[Row]) -> None:
+    """Raise DataError where a model was trained on events that it is to predict."""
+    for model in models:
+        if run.as_of is not None and model["as_of"] is not None:
+            trained = model["as_of"].astimezone(dt.UTC)
+            if trained > run.as_of:
+                raise DataError(
+                    f"model {model['model_id']} learned from events before {trained}, after the as_of {run.as_of} of "
+                    "this comparison: it knows what it should predict; compare at a later --as-of"
+                )
+
+
+def show(run: Run, effects: list[Effect], contest: Contest, made: Row) -> None:
+    """Show a person the decision, its reasons and the effects it rests on."""
+    table = Table(
+        title=f"{contest.challenger_id} against {contest.rival_id}: {run.config.gate.confidence:.0%} intervals",
+        title_justify="left",
+    )
+    for name in ("metric", "users of", "users", "before", "after", "difference", "interval", "p (Holm)", "detectable"):
+        table.add_column(name, justify="left" if name in ("metric", "users of") else "right")
+    judged = rules_of(run.config).judged()
+    for effect in effects:
+        if effect.metric in judged and (effect.segment == ALL or effect.metric == judged[0]):
+            table.add_row(
+                effect.metric, effect.segment, f"{effect.users:,}", f"{effect.champion:.4f}",
+                f"{effect.challenger:.4f}", f"{effect.difference:+.4f}", f"{effect.low:+.4f} to {effect.high:+.4f}",
+                f"{effect.p_adjusted:.3f}", f"{effect.detectable:.4f}",
+            )  # fmt: skip
+    run.console.print(table)
+    run.say(
+        f"{made['challenger']} is {'promoted' if made['promoted'] else 'not promoted'}; champion: {made['champion']}"
+    )
+    for reason in made["reasons"]:
+        run.say(f"  {reason}")
+    run.counts["gate"] = {
+        "promoted": made["promoted"],
+        "champion": made["champion"],
+        "compared_with": contest.rival_id,
+        "reasons": list(made["reasons"]),
+    }
+
+
+def _write(run: Run, effects: list[Effect], contest: Contest) -> None:
+    schema = SCHEMAS["gold.comparisons"]
+    rows = []
+    for effect in effects:
+        row = {
+            "comparison_id": run.run_id,
+            "as_of": run.as_of,
+            "confidence": run.config.gate.confidence,
+            **vars(effect),
+            "champion_mean": effect.champion,
+            "challenger_mean": effect.challenger,
+            "challenger": contest.challenger_id,
+            "champion": contest.rival_id,
+        }
+        rows.append(tuple(row[name] for name in schema.names))
+    frame = run.spark.createDataFrame(rows, schema).coalesce(1)
+    commit = run.tables.write_slice("gold.comparisons", frame, {"comparison_id": run.run_id})
+    run.outputs["gold.comparisons"] = commit.version

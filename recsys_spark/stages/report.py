@@ -1,0 +1,164 @@
+"""From an evaluated run to reports/RUN_ID/report.html: what the page shows, collected from frames and tables."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from pyspark.sql import DataFrame, Row
+from pyspark.sql import functions as f
+
+from recsys_spark.evaluation.comparison import Effect
+from recsys_spark.evaluation.lists import Catalogue
+from recsys_spark.evaluation.report.content import Customer, Listed, Report, Shares, Verdict, popularity_shares
+from recsys_spark.evaluation.report.page import page
+from recsys_spark.runs import Run
+from recsys_spark.stages.promote import Contest, rules_of
+from recsys_spark.transforms.attributes import items_at
+
+_CUSTOMERS = 12
+_HISTORY = 8
+
+QUERY = """SELECT count(*) AS users,
+       avg(old.metrics['{metric}']) AS before,
+       avg(new.metrics['{metric}']) AS after,
+       avg(new.metrics['{metric}'] - old.metrics['{metric}']) AS difference
+FROM   delta.`{path}` new
+JOIN   delta.`{path}` old USING (run_id, user_id)
+WHERE  run_id = '{run_id}' AND new.model = '{challenger}' AND old.model = '{rival}'
+AND    new.metrics['{metric}'] IS NOT NULL AND old.metrics['{metric}'] IS NOT NULL"""
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What an evaluation found, and the frames it found it in.
+
+    made: the row of gold.champion, None where no decision was asked for. lists: user_id, items, source of the
+    challenger; past: user_id, item_id, weight; relevant: user_id, item_id; counts: see `exposure.item_counts`.
+    """
+
+    model: Row
+    contest: Contest
+    effects: list[Effect]
+    made: Row | None
+    lists: DataFrame
+    past: DataFrame
+    relevant: DataFrame
+    items: Catalogue
+    counts: pa.Table
+
+
+def write_report(run: Run, evaluated: Evaluated) -> None:
+    """Write the page, and say where it is."""
+    with run.doing("writing the report"):
+        text = page(report(run, evaluated))
+        place = run.tables.write_text(f"reports/{run.run_id}/report.html", text)
+    run.counts["report"] = place
+    run.say(f"report: {place}")
+
+
+def report(run: Run, evaluated: Evaluated) -> Report:
+    """Return what the page shows."""
+    contest, made = evaluated.contest, evaluated.made
+    rules = rules_of(run.config)
+    query = QUERY.format(
+        metric=rules.primary,
+        path=run.tables.path("gold.metrics"),
+        run_id=run.run_id,
+        challenger=contest.challenger,
+        rival=contest.rival,
+    )
+    versions = {f"{name}, version": str(version) for name, version in sorted(run.outputs.items())}
+    return Report(
+        dataset=run.config.name,
+        run_id=run.run_id,
+        as_of=f"{run.as_of:%Y-%m-%d %H:%M}" if run.as_of else "its holdout",
+        users=int(run.counts["evaluated_users"]),
+        items=len(evaluated.items.item_ids),
+        challenger=contest.challenger_id,
+        rival=contest.rival_id,
+        primary=rules.primary,
+        judged=rules.judged(),
+        confidence=run.config.gate.confidence,
+        power=run.config.gate.power,
+        effects=evaluated.effects,
+        means=run.metrics,
+        ks=run.config.evaluation.k,
+        query=query,
+        verdict=None if made is None else Verdict(made["promoted"], made["champion"], list(made["reasons"])),
+        objective=evaluated.model["objective"] or (),
+        popularity=_popularity(evaluated, run.config.evaluation.k[0]),
+        customers=customers(run, evaluated),
+        made={"model": contest.challenger_id, "code": str(evaluated.model["code_version"]), **versions},
+    )
+
+
+def customers(run: Run, evaluated: Evaluated) -> list[Customer]:
+    """Return a dozen evaluated users, chosen by a hash of their ids: history, list and what they then wanted."""
+    sample = evaluated.relevant.select("user_id").distinct().orderBy(f.xxhash64("user_id"), "user_id").limit(_CUSTOMERS)
+    users = [row["user_id"] for row in sample.collect()]
+    mine = f.col("user_id").isin(users)
+    lists = {row["user_id"]: row for row in evaluated.lists.where(mine).collect()}
+    weighty = f.array_sort(f.collect_list(f.struct((-f.col("weight")).alias("weight"), "item_id")))
+    history = evaluated.past.where(mine).groupBy("user_id").agg(f.count("*").alias("n"), weighty.alias("items"))
+    had = {
+        row["user_id"]: (row["n"], [item["item_id"] for item in row["items"][:_HISTORY]]) for row in history.collect()
+    }
+    wanted: dict[str, list[str]] = {user: [] for user in users}
+    for row in evaluated.relevant.where(mine).collect():
+        wanted[row["user_id"]].append(row["item_id"])
+    names = names_of(run, _mentioned(lists, had, wanted))
+    return [_customer(user, lists.get(user), *had.get(user, (0, [])), sorted(wanted[user]), names) for user in users]
+
+
+def names_of(run: Run, items: set[str]) -> dict[str, str]:
+    """Return how people call items: by name where silver.items has one, else by id."""
+    found = {item: item for item in items}
+    if run.tables.exists("silver.items"):
+        known = run.tables.read("silver.items").where(f.col("item_id").isin(sorted(items)))
+        rows = items_at(known, None).where(f.col("name").isNotNull()).select("item_id", "name").collect()
+        found |= {row["item_id"]: row["name"] for row in rows}
+    return found
+
+
+def _mentioned(
+    lists: Mapping[str, Any], had: Mapping[str, tuple[int, list[str]]], wanted: Mapping[str, list[str]]
+) -> set[str]:
+    listed = [item for row in lists.values() for item in row["items"] or ()]
+    because = [reason for item in listed for reason in item["because"] or ()]
+    return {
+        *(item["item_id"] for item in (*listed, *because)),
+        *(item for _, items in had.values() for item in items),
+        *(item for items in wanted.values() for item in items),
+    }
+
+
+def _customer(
+    user: str, row: Row | None, n_history: int, history: Iterable[str], wanted: list[str], names: Mapping[str, str]
+) -> Customer:
+    items = (row["items"] if row else None) or []
+    ids = {item["item_id"] for item in items}
+    listed = [
+        Listed(
+            names[item["item_id"]],
+            item["item_id"] in wanted,
+            [names[reason["item_id"]] for reason in item["because"] or ()],
+        )
+        for item in items
+    ]
+    found = [Listed(names[item], item in ids) for item in sorted(wanted, key=lambda item: item not in ids)]
+    source = str(row["source"]) if row else "nothing"
+    return Customer(user, source, [names[item] for item in history], n_history, listed, found)
+
+
+def _popularity(evaluated: Evaluated, k: int) -> Shares:
+    counts, ids = evaluated.counts, evaluated.items.item_ids
+    shown: dict[str, NDArray[np.int64]] = {}
+    for model in (evaluated.contest.challenger, evaluated.contest.rival):
+        own = counts.filter(pc.equal(counts.column("model"), model))
+        at = pc.index_in(ids, own.column("item_id").combine_chunks())
+        shown[model] = pc.fill_null(own.column(f"shown@{k}").take(at), 0).to_numpy().astype(np.int64)
+    return popularity_shares(evaluated.items.users, shown)

@@ -1,0 +1,57 @@
+"""A report with everything in it, for the tests of the page."""
+
+import numpy as np
+
+from recsys_spark.evaluation.comparison import Effect
+from recsys_spark.evaluation.report.content import Customer, Listed, Report, Verdict, popularity_shares
+from recsys_spark.evaluation.resampling import ALL
+
+HOSTILE = "<script>alert('x')</script> & \"Söhne\""
+KS = (5, 10, 20)
+SEGMENTS = ("new users", "history of 1 to 4 items", "history of 5 to 19 items", "segment Portugal", "other segments")
+
+
+def example(promoted: bool = True) -> Report:
+    rng = np.random.default_rng(1)
+    names = [f"{name}@{k}" for name in ("ndcg", "recall", "precision", "map", "mrr", "hit_rate", "auc", "popularity",
+                                        "novelty", "diversity") for k in KS]  # fmt: skip
+    effects = [_effect(rng, name, ALL, 48_211) for name in names]
+    effects += [_effect(rng, "ndcg@10", segment, 900 * (at + 1)) for at, segment in enumerate(SEGMENTS)]
+    models = ("als", "champion", "popularity", "popularity_decayed")
+    means = {
+        model: {name: float(rng.uniform(0.02, 0.4)) for name in [*names, "coverage@5", "coverage@10", "coverage@20"]}
+        for model in models
+    }
+    del means["popularity"]["diversity@5"]
+    items = np.sort(rng.zipf(1.6, 400).clip(max=5000))[::-1].astype(np.int64)
+    listed = [
+        Listed(HOSTILE if n == 0 else f"Tea towel {n}", n == 2, ["Blue mug no. 1"] if n else []) for n in range(10)
+    ]
+    wanted = [Listed("Tea towel 2", True), Listed("Birdcage, large", False)]
+    customers = [
+        Customer(f"customer-{at}", "als", [f"Blue mug no. {n}" for n in range(at)], at + 3, listed, wanted)
+        for at in range(12)
+    ]
+    promotion = [
+        "ndcg@10 is better: 0.0571 → 0.0603, +0.0032 [+0.0010, +0.0055], p = 0.004",
+        "recall@10 is not worse by more than 0.0041 (5.0%): 0.0812 → 0.0840, +0.0028 [-0.0003, +0.0059]",
+        "ndcg@10 is worse on none of 5 segments",
+    ]
+    return Report(
+        dataset="shop", run_id="night-2024-03-01", as_of="2024-03-01 00:00", users=48_211, items=400,
+        challenger="night-2024-03-01", rival="night-2024-02-23", primary="ndcg@10", judged=("ndcg@10", "recall@10"),
+        confidence=0.95, power=0.8, effects=effects, means=means, ks=KS,
+        query="SELECT avg(x)\nFROM gold.metrics\nWHERE 1 < 2",
+        verdict=Verdict(promoted, "night-2024-03-01" if promoted else "night-2024-02-23", promotion),
+        objective=[float(5e6 / epoch + 1e6) for epoch in range(1, 17)],
+        popularity=popularity_shares(items, {"als": items // 2, "champion": items * 3, "popularity_decayed": items**2}),
+        customers=customers, made={"model": "night-2024-03-01", "gold.metrics, version": "12"},
+    )  # fmt: skip
+
+
+def _effect(rng: np.random.Generator, metric: str, segment: str, users: int) -> Effect:
+    before, change, width = rng.uniform(0.02, 0.4), rng.normal(0.03, 0.05), rng.uniform(0.02, 0.08)
+    difference, half = change * before, width * before
+    ps = (float(min(1.0, rng.exponential(mean))) for mean in (0.1, 0.3))
+    means = (before, before + difference, difference, difference - half, difference + half)
+    return Effect(metric, segment, users, *map(float, means), *ps, float(1.4 * half))

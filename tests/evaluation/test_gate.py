@@ -1,0 +1,113 @@
+"""The gate: how often it errs where nothing differs, and that it sees what is planted."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from recsys_spark.evaluation import comparison, resampling
+from recsys_spark.evaluation.comparison import Effect
+from recsys_spark.evaluation.gate import Rules, decide
+from recsys_spark.evaluation.resampling import ALL, Pairs, Resampling
+
+Doubles = NDArray[np.float64]
+METRICS = ["ndcg@10", "recall@10"]
+RULES = Rules("ndcg@10", guards={"recall@10": 0.3}, segment_margin=0.02)
+
+
+def effects_of(
+    rng: np.random.Generator, n: int, change: Callable[[Doubles, NDArray[np.bool_]], Doubles], replicates: int = 999
+) -> list[Effect]:
+    """Compare two models on n users, a third of them in the north; `change` adds to the challenger's NDCG."""
+    keys = rng.integers(0, 2**64, n, np.uint64)
+    north = np.arange(n) % 3 == 0
+    tastes = rng.random(n)
+    champion, challenger = (np.clip(tastes + 0.2 * rng.normal(size=n), 0, 1) for _ in range(2))
+    challenger = change(challenger, north)
+    both = (np.column_stack([values, np.sqrt(np.clip(values, 0, 1))]) for values in (champion, challenger))
+    segments = {ALL: np.arange(n), "north": np.flatnonzero(north), "south": np.flatnonzero(~north)}
+    settings = Resampling(replicates)
+    places = [(rows, np.arange(2) if name == ALL else np.array([0])) for name, rows in segments.items()]
+    blocks = list(resampling.partial_sums(Pairs(keys, *both), places, settings))
+    sums = {name: resampling.whole([block[at] for block in blocks], settings) for at, name in enumerate(segments)}
+    return comparison.effects(sums, METRICS, ["ndcg@10"])
+
+
+def effect(metric: str, segment: str = ALL, **values: float) -> Effect:
+    usual = {"users": 1000, "champion": 0.5, "challenger": 0.6, "difference": 0.1, "low": 0.05, "high": 0.15,
+             "p": 0.001, "p_adjusted": 0.002, "detectable": 0.07}  # fmt: skip
+    return Effect(metric, segment, **(usual | values))
+
+
+def test_a_model_against_itself_under_another_seed_is_promoted_no_more_often_than_the_level() -> None:
+    rng = np.random.default_rng(1)
+    promoted = [decide(effects_of(rng, 300, lambda ndcg, _: ndcg), RULES).promoted for _ in range(400)]
+    assert np.mean(promoted) <= 0.025 + 3 * np.sqrt(0.025 * 0.975 / 400)
+    assert np.mean(promoted) > 0, "one in forty is what the level allows: the gate is no wall"
+
+
+def test_a_planted_gain_is_promoted() -> None:
+    rng = np.random.default_rng(2)
+    decisions = [decide(effects_of(rng, 900, lambda ndcg, _: ndcg + 0.04), RULES) for _ in range(40)]
+    assert np.mean([decision.promoted for decision in decisions]) >= 0.9
+
+
+def test_a_gain_that_one_segment_pays_for_is_refused_and_the_segment_is_named() -> None:
+    rng = np.random.default_rng(3)
+
+    def dearly(ndcg: Doubles, north: NDArray[np.bool_]) -> Doubles:
+        return ndcg + np.where(north, -0.08, 0.12)
+
+    decisions = [decide(effects_of(rng, 900, dearly), RULES) for _ in range(40)]
+    assert not any(decision.promoted for decision in decisions)
+    for decision in decisions:
+        assert decision.checks[0].passed, "better on the whole"
+        assert "ndcg@10 is worse on north by more than" in decision.reasons()[0]
+        assert not any("south" in reason for reason in decision.reasons())
+
+
+def test_segments_are_harmed_by_chance_no_more_often_than_the_level() -> None:
+    rng = np.random.default_rng(4)
+    refused = 0
+    for _ in range(300):
+        decision = decide(effects_of(rng, 300, lambda ndcg, _: ndcg), Rules("ndcg@10"))
+        refused += any("is worse on" in check.reason and not check.passed for check in decision.checks)
+    assert refused / 300 <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 300)
+
+
+def test_better_needs_both_the_interval_and_the_test() -> None:
+    rules = Rules("ndcg@10")
+    assert decide([effect("ndcg@10")], rules).promoted
+    assert not decide([effect("ndcg@10", low=-0.001)], rules).promoted
+    assert not decide([effect("ndcg@10", p=0.06)], rules).promoted
+    assert decide([effect("ndcg@10", p=0.06)], Rules("ndcg@10", confidence=0.9)).promoted
+    worse = decide([effect("ndcg@10", difference=-0.1, low=-0.15, high=-0.05)], rules)
+    assert not worse.promoted and "is not shown to be better" in worse.reasons()[0]
+
+
+@pytest.mark.parametrize(("low", "passes"), [(-0.009, True), (-0.011, False)])
+def test_a_guard_must_be_shown_not_to_lose_its_margin(low: float, passes: bool) -> None:
+    rules = Rules("ndcg@10", guards={"recall@10": 0.02})
+    decision = decide([effect("ndcg@10"), effect("recall@10", difference=0.0, low=low)], rules)
+    assert decision.promoted == passes
+    assert ("may be worse by more than 0.01 (2.0%)" in decision.reasons()[0]) != passes
+
+
+def test_of_popularity_less_is_better() -> None:
+    rules = Rules("ndcg@10", guards={"popularity@10": 0.02})
+    rises = effect("popularity@10", difference=0.02, low=0.018, high=0.022)
+    falls = effect("popularity@10", difference=-0.02, low=-0.022, high=-0.018)
+    assert not decide([effect("ndcg@10"), rises], rules).promoted
+    assert decide([effect("ndcg@10"), falls], rules).promoted
+
+
+def test_a_segment_is_judged_by_its_margin_its_adjusted_p_and_its_size() -> None:
+    rules = Rules("ndcg@10", segment_margin=0.1)
+    loss = {"difference": -0.06, "low": -0.09, "high": -0.03}
+    whole = effect("ndcg@10")
+    assert not decide([whole, effect("ndcg@10", "new", **loss)], rules).promoted
+    assert decide([whole, effect("ndcg@10", "new", **loss | {"difference": -0.04})], rules).promoted
+    assert decide([whole, effect("ndcg@10", "new", **loss, p_adjusted=0.2)], rules).promoted
+    assert decide([whole, effect("ndcg@10", "new", **loss, users=99)], rules).promoted
+    assert decide([whole, effect("recall@10", "new", **loss)], rules).promoted, "of other metrics segments are shown"

@@ -1,0 +1,166 @@
+"""The gate on the planted shop: a first champion, a better one, a worse one, back again, and who is served."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyspark.sql import Row, SparkSession
+from pyspark.sql import functions as f
+
+from recsys_spark.tables import Tables
+from tests.jobs.shop import AS_OF, Job, N, configuration, purchases, write_csv
+
+pytestmark = pytest.mark.usefixtures("spark")
+
+WHEN = ("--as-of", AS_OF.isoformat())
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+@pytest.fixture
+def job() -> Job:
+    return Job()
+
+
+@pytest.fixture(scope="module")
+def shop(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A shop with two models: `clear` knows all tastes, `half` nothing of odd items, which they buy in the north."""
+    folder, job = tmp_path_factory.mktemp("shop"), Job()
+    people = [(f"user-{user}", "north" if user % 2 else "south") for user in range(N)]
+    config = configuration(
+        folder,
+        write_csv(folder / "log.csv", purchases()),
+        users={
+            "path": str(write_csv(folder / "people.csv", people, "customer,country")),
+            "format": "csv",
+            "columns": {"user": "customer", "segment": "country"},
+        },
+        evaluation={"k": [3]},
+        gate={"guards": {"recall": 0.1, "auc": 0.1}, "min_segment_users": 10, "replicates": 400},
+    )
+    before = ("ingest", "build_features", "train_als", "score_topk")
+    assert job(config, "--run-id", "clear", *WHEN, stages=before)["exit_code"] == 0
+    tables = tables_of(spark, config)
+    odd = f.regexp_extract("item_id", r"\d+", 0).cast("int") % 2 == 1
+    factors = tables.read("gold.item_factors").join(tables.read("gold.item_ids"), "item_index")
+    none = f.transform("factors", lambda value: f.lit(0.0).cast("float"))
+    halved = factors.withColumn("factors", f.when(odd, none).otherwise(f.col("factors"))).drop("item_id")
+    half, model = f.lit("half"), {"model_id": "half"}
+    tables.append_step("gold.item_factors", halved.withColumn("model_id", half), model, 6, {}, ("model_id", "epoch"))
+    tables.write_slice("gold.models", tables.read("gold.models").withColumn("model_id", half), model)
+    return config
+
+
+def tables_of(spark: SparkSession, config: Path) -> Tables:
+    return Tables(spark, str(config.parent / "tables"))
+
+
+def decided(job: Job, config: Path, run_id: str, *arguments: str) -> dict[str, Any]:
+    return job(config, "--run-id", run_id, *arguments, stages=("evaluate",))
+
+
+def champions(spark: SparkSession, config: Path) -> list[Row]:
+    return tables_of(spark, config).read("gold.champion").orderBy("number").collect()
+
+
+def test_models_come_and_go_by_the_gate(spark: SparkSession, shop: Path, job: Job) -> None:
+    """One story, in order: each part starts from the champion that the one before it left."""
+    assert job(shop, "--run-id", "half", *WHEN, "--model", "champion", stages=("score_topk",))["exit_code"] == 65
+    job(shop, "--run-id", "half", *WHEN, stages=("score_topk",))
+
+    first = decided(job, shop, "half", *WHEN, "--promote")["counts"]["gate"]
+    assert (first["promoted"], first["champion"], first["compared_with"]) == (True, "half", "popularity_decayed")
+
+    second = decided(job, shop, "clear", *WHEN, "--promote")
+    assert second["counts"]["gate"]["compared_with"] == "half" and second["counts"]["gate"]["champion"] == "clear"
+    assert second["metrics"]["champion"]["ndcg@3"] < second["metrics"]["als"]["ndcg@3"] == 1
+    assert "clear is promoted" in job.stderr
+    text = Path(second["counts"]["report"]).read_text(encoding="utf-8")
+    assert "clear is the champion" in text and "segment north" in text and text.count("✓ marks") == 1
+    assert text.count('<article class="card">') == 12 and text.count('aria-label="then bought"') == 12
+
+    again = decided(job, shop, "third", *WHEN, "--promote", "--model", "clear")
+    assert again["exit_code"] == 65 and "clear is the champion already" in again["error"]
+
+    for _ in range(2):  # the same run id goes back one step only
+        assert decided(job, shop, "back", "--rollback")["exit_code"] == 0
+    further = decided(job, shop, "further", "--rollback")
+    assert further["exit_code"] == 65 and "no champion before half" in further["error"]
+
+    served = job(shop, "--run-id", "night", *WHEN, "--model", "champion", stages=("score_topk",))
+    assert served["exit_code"] == 0 and "the lists of model half" in job.stderr
+
+    names = ("run_id", "action", "promoted", "champion_before", "champion")
+    assert [tuple(row[name] for name in names) for row in champions(spark, shop)] == [
+        ("half", "promote", True, None, "half"),
+        ("clear", "promote", True, "half", "clear"),
+        ("back", "rollback", False, "clear", "half"),
+    ]  # fmt: skip
+    means_are_those_of_gold_metrics(spark, shop)
+    the_query_of_the_docs_gives_the_row(spark, shop)
+
+
+@pytest.mark.slow
+def test_a_model_that_serves_one_segment_worse_is_refused_and_the_segment_is_named(shop: Path, job: Job) -> None:
+    job(shop, "--run-id", "half", *WHEN, stages=("score_topk",))
+    assert (
+        decided(job, shop, "clear-2", *WHEN, "--promote", "--model", "clear")["counts"]["gate"]["champion"] == "clear"
+    )
+    refused = decided(job, shop, "half-2", *WHEN, "--promote", "--model", "half")["counts"]["gate"]
+    assert not refused["promoted"] and refused["champion"] == "clear"
+    assert any("ndcg@3 is worse on segment north" in reason for reason in refused["reasons"])
+    assert not any("south" in reason for reason in refused["reasons"])
+
+
+def means_are_those_of_gold_metrics(spark: SparkSession, shop: Path) -> None:
+    """Each effect of the second decision, computed anew from the rows of single users."""
+    tables = tables_of(spark, shop)
+    found = {
+        (row["metric"], row["segment"]): row
+        for row in tables.read("gold.comparisons").where("comparison_id = 'clear'").collect()
+    }
+    assert {row["challenger"] for row in found.values()} == {"clear"} != {row["champion"] for row in found.values()}
+    assert ("novelty@3", "all users") in found and ("novelty@3", "segment north") not in found
+    values = {
+        (row["model"], row["user_id"]): row["metrics"]["ndcg@3"]
+        for row in tables.read("gold.metrics").where("run_id = 'clear'").collect()
+    }
+    for segment, users in (
+        ("all users", range(N)),
+        ("segment north", range(1, N, 2)),
+        ("segment south", range(0, N, 2)),
+    ):
+        row = found[("ndcg@3", segment)]
+        means = [sum(values[(model, f"user-{u}")] for u in users) / len(users) for model in ("champion", "als")]
+        assert row["users"] == len(users)
+        assert [row["champion_mean"], row["challenger_mean"]] == pytest.approx(means, abs=1e-12)
+        assert row["difference"] == pytest.approx(means[1] - means[0], abs=1e-12)
+        assert row["low"] <= row["difference"] <= row["high"]
+
+
+def the_query_of_the_docs_gives_the_row(spark: SparkSession, shop: Path) -> None:
+    query = (DOCS / "evaluation.md").read_text(encoding="utf-8").partition("```sql")[2].partition("```")[0]
+    for written, meant in (("data/completejourney", str(shop.parent / "tables")), ("night", "clear"), ("@10", "@3")):
+        assert written in query
+        query = query.replace(written, meant)
+    (row,) = (
+        tables_of(spark, shop)
+        .read("gold.comparisons")
+        .where("comparison_id = 'clear' AND metric = 'ndcg@3' AND segment = 'all users'")
+        .collect()
+    )
+    (found,) = spark.sql(query).collect()
+    for name in ("users", "champion_mean", "challenger_mean", "difference"):
+        assert found[name] == pytest.approx(row[name], abs=1e-12)
+    assert found["about_half_the_interval"] == pytest.approx((row["high"] - row["low"]) / 2, rel=0.3)
+
+
+def test_a_model_that_knows_what_it_should_predict_is_not_compared(shop: Path, job: Job) -> None:
+    early = decided(job, shop, "early", "--as-of", "2024-02-01", "--promote", "--model", "clear")
+    assert early["exit_code"] == 65 and "it knows what it should predict" in early["error"]
+
+
+def test_a_metric_that_is_not_measured_cannot_be_judged(shop: Path, job: Job) -> None:
+    odd = decided(job, shop, "odd", *WHEN, "--set", "gate.primary=ndcg@7")
+    assert odd["exit_code"] == 78 and "gate: ndcg@7: 7 is not among evaluation.k" in odd["error"]
+    odd = decided(job, shop, "odd", *WHEN, "--set", "gate.primary=fun")
+    assert odd["exit_code"] == 78 and "gate.primary" in odd["error"]
