@@ -136,6 +136,23 @@ class Files(_Section):
         return {}
 
 
+class HeavyUsers(_Section):
+    """Users with more events than people have, such as robots and resellers; judged by events before as_of alone."""
+
+    events_a_day: int | None = Field(default=None, ge=1)
+    """Most events of a user on one day (UTC)."""
+    quantile: float | None = Field(default=None, gt=0, lt=1)
+    """Most events of a user in all: as many as this share of the users do not exceed."""
+    action: Literal["refuse", "cap"] = "refuse"
+    """What is refused as `too_many_events`: all events of such a user, or those beyond the limit, the earliest."""
+
+    @model_validator(mode="after")
+    def _one_limit(self) -> Self:
+        if (self.events_a_day is None) == (self.quantile is None):
+            raise ValueError("heavy_users names either `events_a_day` or `quantile`")
+        return self
+
+
 class Source(Files):
     """The event log as it is delivered."""
 
@@ -149,6 +166,13 @@ class Source(Files):
     """Spark types of columns that `filters` compute with; what cannot be read as such is null there."""
     filters: dict[str, str] = Field(default_factory=dict)
     """Rules by name: a Spark SQL expression that a row must satisfy, else it is quarantined under that name."""
+    largest_value: float = Field(default=1e6, gt=0, le=1e9)
+    """Largest value, above or below zero, that is believed; a row beyond it is refused as `absurd_value`."""
+    negative_values: bool = False
+    """Whether an event's value may be below zero, as of a return; else it is refused as `negative_value`."""
+    duplicates: Literal["keep", "refuse"] = "keep"
+    """Rows that repeat another in all columns: kept, or refused as `duplicate_line` but the first by file and line."""
+    heavy_users: HeavyUsers | None = None
 
     def needed(self) -> dict[str, str]:
         """Return the columns that the files must have, by the key that names them."""
@@ -237,8 +261,16 @@ class Features(_Section):
 
     events: Annotated[dict[str, float], Field(max_length=63)] | None = None
     """Weight of each event type; types not listed are quarantined. Without it every event weighs 1."""
-    value: Literal["ignore", "multiply", "log1p"] = "ignore"
-    """What an event's value does to its weight: nothing, weight · value, or weight · log(1 + value)."""
+    hides: tuple[str, ...] = ()
+    """Event types, such as dislike, that hide the item from the user and take the pair out of training."""
+    value: Literal["ignore", "multiply", "log1p", "threshold"] = "ignore"
+    """What a value v does to its event's weight: nothing, · v, · log(1 + v), or 0 below `value_threshold`."""
+    value_cap: float | None = Field(default=None, gt=0)
+    """Values beyond it, above or below zero, weigh as much as it does."""
+    value_threshold: float | None = Field(default=None, gt=0)
+    """Least value that weighs anything, with `value: threshold`."""
+    negative: Literal["hide", "keep"] = "hide"
+    """What becomes of a pair whose events against the item outweigh the others: hidden, or kept (ratings below 0)."""
     half_life: Duration | None = None
     """Age at which an event weighs half, counted back from as_of; without it age does not matter."""
     transform: Literal["sum", "mean", "log1p", "binary"] = "sum"
@@ -249,6 +281,23 @@ class Features(_Section):
     """Half-life of events in the decayed popularity of items."""
     max_quarantined: float = Field(default=1.0, ge=0, le=1)
     """Largest share of rows that may be refused before the job stops."""
+
+    def known_events(self) -> dict[str, float] | None:
+        """Return the weight of every event type that is known, 0 where it hides; None where any type will do."""
+        return None if self.events is None else {**self.events, **dict.fromkeys(self.hides, 0.0)}
+
+    @model_validator(mode="after")
+    def _sound(self) -> Self:
+        both = sorted(set(self.hides) & set(self.events or ()))
+        if both:
+            raise ValueError(f"hides: {', '.join(both)} has a weight in `events` too")
+        if len(self.hides) + len(self.events or ()) > 63:
+            raise ValueError("events and hides name more than 63 types")
+        if (self.value == "threshold") != (self.value_threshold is not None):
+            raise ValueError("value: threshold and value_threshold need one another")
+        if self.negative == "keep" and self.transform not in ("sum", "mean"):
+            raise ValueError(f"negative: keep needs transform: sum or mean, not {self.transform}")
+        return self
 
 
 class Als(_Section):
@@ -385,12 +434,18 @@ class Config(_Section):
                 raise ValueError("as_of needs source.columns.time: the log has no time")
             if self.topk.fallback == "popularity_decayed":
                 raise ValueError("topk.fallback: popularity_decayed needs source.columns.time")
+            if self.source.heavy_users is not None and self.source.heavy_users.events_a_day is not None:
+                raise ValueError("source.heavy_users.events_a_day needs source.columns.time: the log has no time")
             if self.topk.active_within is not None:
                 raise ValueError("topk.active_within needs source.columns.time: the log has no time")
         if self.als.objective == "explicit" and self.features.value != "multiply":
             raise ValueError("als.objective: explicit needs ratings: features.value: multiply")
-        if self.features.events is not None and self.source.columns.event is None:
+        if (self.features.events is not None or self.features.hides) and self.source.columns.event is None:
             raise ValueError("features.events needs source.columns.event: the log has no event types")
+        if self.features.negative == "keep" and self.als.objective != "explicit":
+            raise ValueError("features.negative: keep is for ratings: als.objective: explicit")
+        if self.features.value != "ignore" and self.source.columns.value is None:
+            raise ValueError(f"features.value: {self.features.value} needs source.columns.value: the log has no value")
         if not isinstance(self.topk.hide_seen, bool):
             unknown = sorted(set(self.topk.hide_seen) - set(self.features.events or ()))
             if unknown:

@@ -49,6 +49,7 @@ SCHEMAS: dict[str, t.StructType] = {
         weight=t.DoubleType(),
         events=t.LongType(),
         event_types=t.ArrayType(t.StringType()),
+        hidden=t.BooleanType(),
         first_time=t.TimestampType(),
         last_time=t.TimestampType(),
         core=t.BooleanType(),

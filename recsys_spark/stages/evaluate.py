@@ -15,7 +15,7 @@ from recsys_spark.stages.features import as_timestamp
 from recsys_spark.stages.models import model_of
 from recsys_spark.stages.rankers import fallback_ranker, histories, popularity_ranker
 from recsys_spark.topk import scorer
-from recsys_spark.transforms import events, splits
+from recsys_spark.transforms import events, interactions, splits
 
 
 def evaluate(run: Run) -> None:
@@ -67,6 +67,7 @@ def wanted(run: Run, past: DataFrame) -> DataFrame:
     _, future = splits.split(events.valid(parsed), run.as_of, settings.horizon, run.config.holdout)
     if settings.events is not None:
         future = future.where(f.col("event").isin(*settings.events))
+    future = future.where(~interactions.is_negative(run.config.features))
     pairs = future.select("user_id", "item_id").distinct()
     if settings.new_items_only:
         pairs = pairs.join(past.select("user_id", "item_id"), ["user_id", "item_id"], "left_anti")

@@ -9,17 +9,17 @@ from pyspark.sql import functions as f
 
 from recsys_spark.blocks import store
 from recsys_spark.config import Config
-from recsys_spark.errors import DataError
+from recsys_spark.errors import DataError, JobError
 from recsys_spark.runs import Run
 from recsys_spark.runs import main as run_job
-from recsys_spark.stages.events import latest_time, parsed_events, read_files
-from recsys_spark.transforms import attributes, events, ids, interactions, kcore, splits
+from recsys_spark.stages.events import latest_time, read_files, typed_events
+from recsys_spark.transforms import attributes, events, ids, interactions, kcore, limits, splits
 
 
 def build_features(run: Run) -> None:
     """Write silver.interactions and gold.item_features of the run's as_of, extend the dictionaries."""
-    parsed, bronze = parsed_events(run)
-    run.as_of = run.as_of or latest_time(parsed)
+    typed, bronze = typed_events(run)
+    run.as_of = run.as_of or latest_time(typed)
     note = {"from": {"bronze.events": bronze, **_settings(run.config)}, "run_id": run.run_id}
     where = {"as_of": run.as_of}
     written = [run.tables.find(name, where) for name in ("silver.interactions", "gold.item_features")]
@@ -35,9 +35,12 @@ def build_features(run: Run) -> None:
         run.outputs |= {name: commit.version for name, commit in zip(names, written, strict=False) if commit}
         run.outputs |= {name: run.tables.version(name) for name in names[2:]}
         return
-    _quarantine(run, parsed)
+    parsed = limits.judge(typed, run.config.source, run.as_of)
+    # One shuffle: what is grouped by user, or by user and item, needs no other.
+    good = events.valid(parsed).repartition("user_id").persist(StorageLevel.MEMORY_AND_DISK)
+    _quarantine(run, parsed, typed.count(), good.count())
     _attributes(run)
-    past, _ = splits.split(events.valid(parsed), run.as_of, run.config.evaluation.horizon, run.config.holdout)
+    past, _ = splits.split(good, run.as_of, run.config.evaluation.horizon, run.config.holdout)
     pairs = interactions.interactions(past, run.config.features, run.as_of).persist(StorageLevel.MEMORY_AND_DISK)
     n_pairs = pairs.count()
     if n_pairs == 0:
@@ -52,8 +55,8 @@ def build_features(run: Run) -> None:
     features = interactions.item_features(pairs).withColumn("as_of", as_timestamp(run.as_of))
     for name, frame in zip(names, (kept, features), strict=False):
         run.outputs[name] = run.tables.write_slice(name, frame, where, note, ("as_of",)).version
-    marked.unpersist()
-    pairs.unpersist()
+    for frame in (marked, pairs, good):
+        frame.unpersist()
     run.say(f"features: {n_pairs:,} pairs of user and item" + (f" as of {run.as_of}" if run.as_of else ""))
 
 
@@ -68,21 +71,35 @@ def _settings(config: Config) -> dict[str, object]:
     return {"config": chosen}
 
 
-def _quarantine(run: Run, parsed: DataFrame) -> None:
-    """Write the refused rows with their reasons; raise DataError where they are more than the configuration allows."""
-    counts = {row["reason"]: row["count"] for row in parsed.groupBy("reason").count().collect()}
-    total = sum(counts.values())
-    refused = {reason: counts[reason] for reason in sorted(counts.keys() - {None})}
-    run.counts |= {"rows": total, "kept": counts.get(None, 0), "refused": refused}
-    share = sum(refused.values()) / max(total, 1)
+def _quarantine(run: Run, parsed: DataFrame, n_rows: int, n_kept: int) -> None:
+    """Write the refused rows with their reasons, and check that no row is lost.
+
+    Raises DataError, before anything is written, where they are more than the configuration allows.
+    """
+    share = (n_rows - n_kept) / max(n_rows, 1)
     if share > run.config.features.max_quarantined:
+        counts = {row["reason"]: row["count"] for row in parsed.groupBy("reason").count().collect()}
         raise DataError(
-            f"{share:.1%} of {total} rows are refused ({refused}), more than features.max_quarantined = "
+            f"{share:.1%} of {n_rows} rows are refused ({_sorted(counts)}), more than features.max_quarantined = "
             f"{run.config.features.max_quarantined:.1%}; mend the source or raise the limit"
         )
-    commit = run.tables.write_slice("silver.quarantine", events.refused(parsed, run.run_id), {})
+    lost = parsed if n_kept < n_rows else parsed.limit(0)  # nothing to look for
+    commit = run.tables.write_slice("silver.quarantine", events.refused(lost, run.run_id), {})
+    rows = run.tables.read("silver.quarantine", commit.version).groupBy("reason").count().collect()
+    refused = _sorted({row["reason"]: row["count"] for row in rows})
+    if n_kept + sum(refused.values()) != n_rows:
+        raise JobError(
+            f"of {n_rows} rows of bronze.events {n_kept} were kept and {sum(refused.values())} refused ({refused}): "
+            "a row is lost or counted twice; this is an error of the program"
+        )
+    run.counts |= {"rows": n_rows, "kept": n_kept, "refused": refused}
     run.outputs["silver.quarantine"] = commit.version
-    run.say(f"events: {total:,} rows, {counts.get(None, 0):,} kept, refused: {refused or 'none'}")
+    run.say(f"events: {n_rows:,} rows, {n_kept:,} kept, refused: {refused or 'none'}")
+
+
+def _sorted(counts: dict[str | None, int]) -> dict[str, int]:
+    """Counts by reason, in the order of the reasons' names, without the rows that are good."""
+    return dict(sorted((reason, n) for reason, n in counts.items() if reason is not None))
 
 
 def _attributes(run: Run) -> None:
@@ -102,12 +119,13 @@ def _extend(run: Run, name: str, pairs: DataFrame, column: str, index: str) -> i
 
 
 def with_core(run: Run, pairs: DataFrame, n_pairs: int) -> DataFrame:
-    """Mark the pairs whose user and item both belong to the k-core."""
+    """Mark the pairs that are trained on: not hidden, and user and item both belong to the k-core."""
     k = run.config.features.k_core
+    trained = ~f.col("hidden")
     if k == 1:
-        return pairs.withColumn("core", f.lit(True))
+        return pairs.withColumn("core", trained)
     users, items = run.tables.read("gold.user_ids"), run.tables.read("gold.item_ids")
-    coded = ids.encode(pairs.select("user_id", "item_id"), users, items)
+    coded = ids.encode(pairs.where(trained).select("user_id", "item_id"), users, items)
     histories = coded.select(
         f.col("user_index").alias("row"), f.col("item_index").alias("column"), f.lit(1.0).alias("value")
     )
@@ -123,7 +141,7 @@ def with_core(run: Run, pairs: DataFrame, n_pairs: int) -> DataFrame:
     marked = (
         pairs.join(core_users.withColumn("_user", f.lit(True)), "user_id", "left")
         .join(f.broadcast(core_items.withColumn("_item", f.lit(True))), "item_id", "left")
-        .withColumn("core", f.coalesce(f.col("_user") & f.col("_item"), f.lit(False)))
+        .withColumn("core", trained & f.coalesce(f.col("_user") & f.col("_item"), f.lit(False)))
         .drop("_user", "_item")
         .persist(StorageLevel.MEMORY_AND_DISK)
     )

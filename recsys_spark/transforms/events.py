@@ -26,6 +26,8 @@ _DIVISIONS = {"Divide", "IntegralDivide", "Remainder", "Pmod"}
 def reasons(source: Source, events: Mapping[str, float] | None = None) -> list[str]:
     """Return the names of all rules that a row can break, in the order in which they are tried.
 
+    The last two look at other rows too: `transforms.limits` has them.
+
     >>> reasons(Source(path="log.parquet", filters={"returned": "true"}))
     ['missing_user', 'missing_item', 'returned']
     """
@@ -36,8 +38,9 @@ def reasons(source: Source, events: Mapping[str, float] | None = None) -> list[s
     if events is not None:
         names += ["unknown_event"]
     if source.columns.value is not None:
-        names += ["bad_value", "negative_value"]
-    return names + list(source.filters)
+        names += ["bad_value", "absurd_value"] + ["negative_value"] * (not source.negative_values)
+    names += list(source.filters)
+    return names + ["duplicate_line"] * (source.duplicates == "refuse") + ["too_many_events"] * bool(source.heavy_users)
 
 
 def parse(raw: DataFrame, source: Source, events: Mapping[str, float] | None = None) -> DataFrame:
@@ -140,7 +143,9 @@ def _reason(source: Source, events: Mapping[str, float] | None) -> Column:
         # NaN is more than infinity in Spark.
         unreadable = optional & _is_missing(text(source.columns.value))
         broken.append(("bad_value", ~f.coalesce(f.abs(value) < float("inf"), unreadable)))
-        broken.append(("negative_value", value < 0))
+        broken.append(("absurd_value", f.abs(value) > source.largest_value))
+        if not source.negative_values:
+            broken.append(("negative_value", value < 0))
     broken += [(name, ~f.coalesce(f.expr(rule), f.lit(False))) for name, rule in source.filters.items()]
     first = f.lit(None).cast("string")
     for name, is_broken in reversed(broken):

@@ -79,6 +79,8 @@ BROKEN: list[tuple[str, dict[str, str | None]]] = [
     ("bad_value", {"value": "NaN"}),
     ("bad_value", {"value": "-Infinity"}),
     ("bad_value", {"value": "1e999"}),
+    ("absurd_value", {"value": "1000000.5"}),
+    ("absurd_value", {"value": "-1e300"}),
     ("negative_value", {"value": "-0.5"}),
     ("free", {"price": "0"}),
     ("free", {"price": "nothing"}),
@@ -100,6 +102,13 @@ def test_every_rule_refuses_the_row_that_breaks_it_first(spark: SparkSession) ->
     assert found == expected
     assert reasons(log, EVENTS) == list(dict.fromkeys(sorted(filter(None, expected), key=reasons(log, EVENTS).index)))
     assert set(reasons(log, EVENTS)) == set(filter(None, expected))
+
+
+def test_values_below_zero_are_events_where_the_configuration_says_so(spark: SparkSession) -> None:
+    log = source(columns=COLUMNS, negative_values=True, largest_value=10)
+    rows = [{**GOOD, "value": value} for value in ("-0.5", "-10", "-10.1", "10", "11")]
+    assert reason_of(spark, rows, log) == [None, None, "absurd_value", None, "absurd_value"]
+    assert "negative_value" not in reasons(log)
 
 
 def test_rules_of_columns_that_are_not_mapped_do_not_exist(spark: SparkSession) -> None:
