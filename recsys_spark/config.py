@@ -173,6 +173,10 @@ class Source(Files):
     duplicates: Literal["keep", "refuse"] = "keep"
     """Rows that repeat another in all columns: kept, or refused as `duplicate_line` but the first by file and line."""
     heavy_users: HeavyUsers | None = None
+    measures: dict[str, str] = Field(default_factory=dict)
+    """Numbers by name that features sum: a Spark SQL expression of a row, such as `Quantity * UnitPrice`."""
+    ingested_before: Time | None = None
+    """Read the log as it was before this moment: what was ingested later, late or corrected, is not there."""
 
     def needed(self) -> dict[str, str]:
         """Return the columns that the files must have, by the key that names them."""
@@ -231,6 +235,28 @@ class Users(Files):
         return {f"users.columns.{role}": name for role, name in self.columns.model_dump().items()}
 
 
+class FriendColumns(_Section):
+    """Which column of the friends' files means what."""
+
+    user: str = "user"
+    """Column of the user's id, as in the event log."""
+    friend: str = "friend"
+    """Column of the id of a user whom that user follows or is a friend of."""
+
+
+class Friends(Files):
+    """A graph of users: who is a friend of whom, or follows whom."""
+
+    columns: FriendColumns = FriendColumns()
+    """Which column means what."""
+    both_ways: bool = False
+    """Whether a line holds for the friend too, who has no line of her own."""
+
+    def needed(self) -> dict[str, str]:
+        """Return the columns that the files must have, by the key that names them."""
+        return {f"friends.columns.{role}": name for role, name in self.columns.model_dump().items()}
+
+
 class Pairs(Files):
     """Pairs of user and item, in columns `user_id` and `item_id`."""
 
@@ -246,14 +272,26 @@ class Holdout(_Section):
     """Files of a published split, with the mapping of the source."""
     random: float | None = Field(default=None, gt=0, lt=1)
     """Share of each user's items to hold out."""
+    last: int | None = Field(default=None, ge=1)
+    """Hold out what each user did from her last new items on, so many of them (more where they came at one time)."""
+    users: float | None = Field(default=None, gt=0, lt=1)
+    """Share of users whom nothing is learnt from; `of_items` of their items are held out, the others their history."""
+    of_items: float = Field(default=0.2, gt=0, lt=1)
+    """Share of the items of held out users to hold out."""
     seed: int = Field(default=1, ge=0)
-    """Seed of the random split."""
+    """Seed of the random splits."""
 
     @model_validator(mode="after")
     def _one_kind(self) -> "Holdout":
-        if (self.path is None) == (self.random is None):
-            raise ValueError("holdout names either `path` or `random`")
+        if [self.path, self.random, self.last, self.users].count(None) != 3:
+            raise ValueError("holdout names either `path` or `random` or `last` or `users`")
         return self
+
+
+UserFeature = Literal[
+    "recency", "age", "windows", "trend", "sums", "means", "levels", "hours", "weekdays", "categories", "friends"
+]
+ItemFeature = Literal["recency", "age", "windows", "trend", "sums", "means", "levels", "hours", "weekdays", "category"]
 
 
 class Features(_Section):
@@ -279,6 +317,18 @@ class Features(_Section):
     """Train only on users and items with at least so many partners among the kept ones (fixed point)."""
     popularity_half_life: Duration = dt.timedelta(days=28)
     """Half-life of events in the decayed popularity of items."""
+    of_users: tuple[UserFeature, ...] = ("recency", "age", "windows", "trend", "sums", "means")
+    """What gold.user_features tells beside events, items, first and last time; docs/data.md explains each."""
+    of_items: tuple[ItemFeature, ...] = ("recency", "age", "windows", "trend", "sums", "means")
+    """What gold.item_features tells beside events, users, popularity, first and last time."""
+    windows: tuple[Duration, ...] = tuple(dt.timedelta(days=days) for days in (1, 7, 28, 90))
+    """Windows before as_of in which events are counted and measures summed."""
+    trend_window: Duration = dt.timedelta(days=7)
+    """Window that the trend compares with the one before it."""
+    most_categories: int = Field(default=20, ge=1, le=10_000)
+    """Categories of a user whose shares are kept, those with most events."""
+    most_friends_items: int = Field(default=20, ge=1, le=10_000)
+    """Items of a user's friends that are kept, those that most friends have."""
     max_quarantined: float = Field(default=1.0, ge=0, le=1)
     """Largest share of rows that may be refused before the job stops."""
 
@@ -420,6 +470,7 @@ class Config(_Section):
     holdout: Holdout | None = None
     items: Items | None = None
     users: Users | None = None
+    friends: Friends | None = None
     features: Features = Features()
     als: Als = Als()
     topk: TopK = TopK()
@@ -442,6 +493,14 @@ class Config(_Section):
             raise ValueError("als.objective: explicit needs ratings: features.value: multiply")
         if (self.features.events is not None or self.features.hides) and self.source.columns.event is None:
             raise ValueError("features.events needs source.columns.event: the log has no event types")
+        if self.holdout is not None and self.holdout.last is not None and self.source.columns.time is None:
+            raise ValueError("holdout.last needs source.columns.time: the log has no time")
+        named = {"of_users: categories": self.features.of_users, "of_items: category": self.features.of_items}
+        for name, chosen in named.items():
+            if name.split()[1] in chosen and (self.items is None or self.items.columns.category is None):
+                raise ValueError(f"features.{name} needs items.columns.category")
+        if "friends" in self.features.of_users and self.friends is None:
+            raise ValueError("features.of_users: friends needs the section `friends`")
         if self.features.negative == "keep" and self.als.objective != "explicit":
             raise ValueError("features.negative: keep is for ratings: als.objective: explicit")
         if self.features.value != "ignore" and self.source.columns.value is None:

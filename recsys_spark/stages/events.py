@@ -26,7 +26,9 @@ def typed_events(run: Run) -> tuple[DataFrame, int]:
     Only files that the configuration's paths name count: bronze keeps what else was ever ingested.
     """
     config = run.config
-    version = run.tables.version("bronze.events") if run.tables.exists("bronze.events") else None
+    version, moment = None, config.source.ingested_before
+    if run.tables.exists("bronze.events"):
+        version = run.tables.version("bronze.events") if moment is None else run.tables.ingested_before(moment)
     raw = run.tables.read("bronze.events", version)
     paths = config.source.path + ((config.holdout.path or ()) if config.holdout else ())
     mine = raw.where(f.col(SOURCE_FILE).rlike(pattern(run.spark, paths)))

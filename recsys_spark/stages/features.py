@@ -1,10 +1,10 @@
-"""bronze.events to weighted interactions, dictionaries and item features, as of a moment."""
+"""bronze.events to weighted interactions, dictionaries, features and a profile, as of a moment."""
 
-import datetime as dt
+from collections.abc import Callable
 
 import numpy as np
 from pyspark import StorageLevel
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as f
 
 from recsys_spark.blocks import store
@@ -12,62 +12,64 @@ from recsys_spark.config import Config
 from recsys_spark.errors import DataError, JobError
 from recsys_spark.runs import Run
 from recsys_spark.runs import main as run_job
-from recsys_spark.stages.events import latest_time, read_files, typed_events
-from recsys_spark.transforms import attributes, events, ids, interactions, kcore, limits, splits
+from recsys_spark.stages import known
+from recsys_spark.stages.events import latest_time, typed_events
+from recsys_spark.stages.known import as_timestamp
+from recsys_spark.transforms import events, ids, interactions, kcore, limits, splits
+
+__all__ = ["as_timestamp", "build_features", "main", "with_core"]
+
+SLICES = ("silver.interactions", "gold.user_features", "gold.item_features", "gold.profile")
+DICTIONARIES = {"gold.user_ids": ("user_id", "user_index"), "gold.item_ids": ("item_id", "item_index")}
 
 
 def build_features(run: Run) -> None:
-    """Write silver.interactions and gold.item_features of the run's as_of, extend the dictionaries."""
+    """Write silver.interactions, gold.user_features, gold.item_features and gold.profile of the run's as_of.
+
+    Extends the dictionaries, and replaces silver.quarantine, silver.items and silver.users.
+    """
     typed, bronze = typed_events(run)
     run.as_of = run.as_of or latest_time(typed)
-    note = {"from": {"bronze.events": bronze, **_settings(run.config)}, "run_id": run.run_id}
+    note = {"from": {"bronze.events": bronze, "files": known.delivered(run), **_settings(run.config)}}
     where = {"as_of": run.as_of}
-    written = [run.tables.find(name, where) for name in ("silver.interactions", "gold.item_features")]
-    names = (
-        "silver.interactions",
-        "gold.item_features",
-        "silver.quarantine",
-        "gold.user_ids",
-        "gold.item_ids",
-    )
-    if all(commit is not None and commit.note["from"] == note["from"] for commit in written):
+    written = {name: run.tables.find(name, where) for name in SLICES}
+    if all(commit is not None and commit.note["from"] == note["from"] for commit in written.values()):
         run.say(f"features: as of {run.as_of} they are built already")
-        run.outputs |= {name: commit.version for name, commit in zip(names, written, strict=False) if commit}
-        run.outputs |= {name: run.tables.version(name) for name in names[2:]}
+        run.outputs |= {name: commit.version for name, commit in written.items() if commit}
+        run.outputs |= {name: run.tables.version(name) for name in ("silver.quarantine", *DICTIONARIES)}
         return
     parsed = limits.judge(typed, run.config.source, run.as_of)
     # One shuffle: what is grouped by user, or by user and item, needs no other.
     good = events.valid(parsed).repartition("user_id").persist(StorageLevel.MEMORY_AND_DISK)
     _quarantine(run, parsed, typed.count(), good.count())
-    _attributes(run)
+    known.write_attributes(run)
     past, _ = splits.split(good, run.as_of, run.config.evaluation.horizon, run.config.holdout)
     pairs = interactions.interactions(past, run.config.features, run.as_of).persist(StorageLevel.MEMORY_AND_DISK)
     n_pairs = pairs.count()
     if n_pairs == 0:
         raise DataError(f"as of {run.as_of}: no event is left to learn from; look at silver.quarantine or --as-of")
-    for name, column, index in (
-        ("gold.user_ids", "user_id", "user_index"),
-        ("gold.item_ids", "item_id", "item_index"),
-    ):
+    for name, (column, index) in DICTIONARIES.items():
         run.outputs[name] = _extend(run, name, pairs, column, index)
     marked = with_core(run, pairs, n_pairs)
-    kept = marked.drop("recent").withColumn("as_of", as_timestamp(run.as_of))
-    features = interactions.item_features(pairs).withColumn("as_of", as_timestamp(run.as_of))
-    for name, frame in zip(names, (kept, features), strict=False):
-        run.outputs[name] = run.tables.write_slice(name, frame, where, note, ("as_of",)).version
-    for frame in (marked, pairs, good):
-        frame.unpersist()
+    slices: dict[str, Callable[[], DataFrame]] = {
+        "silver.interactions": lambda: marked.drop("recent").withColumn("as_of", known.as_timestamp(run.as_of)),
+        "gold.user_features": lambda: known.user_features(run, past, pairs),
+        "gold.item_features": lambda: known.item_features(run, past, pairs),
+        "gold.profile": lambda: known.data_profile(run, past),
+    }
+    for name, frame in slices.items():
+        run.outputs[name] = run.tables.write_slice(
+            name, frame(), where, {**note, "run_id": run.run_id}, ("as_of",)
+        ).version
+    for cached in (marked, pairs, good):
+        cached.unpersist()
     run.say(f"features: {n_pairs:,} pairs of user and item" + (f" as of {run.as_of}" if run.as_of else ""))
-
-
-def as_timestamp(moment: dt.datetime | None) -> Column:
-    """Return a moment as a literal column."""
-    return f.lit(moment).cast("timestamp")
 
 
 def _settings(config: Config) -> dict[str, object]:
     """What the features depend on beside the rows: it decides whether they must be built again."""
-    chosen = config.model_dump(mode="json", include={"source", "features", "holdout", "items", "users"})
+    chosen = config.model_dump(mode="json", include={"source", "features", "holdout", "items", "users", "friends"})
+    del chosen["source"]["ingested_before"]  # it chose the version of bronze.events
     return {"config": chosen}
 
 
@@ -102,26 +104,15 @@ def _sorted(counts: dict[str | None, int]) -> dict[str, int]:
     return dict(sorted((reason, n) for reason, n in counts.items() if reason is not None))
 
 
-def _attributes(run: Run) -> None:
-    """Write silver.items and silver.users as their files are now."""
-    config = run.config
-    if config.items is not None:
-        known = attributes.items(read_files(run, config.items), config.items)
-        run.outputs["silver.items"] = run.tables.write_slice("silver.items", known, {}).version
-    if config.users is not None:
-        known = attributes.users(read_files(run, config.users), config.users)
-        run.outputs["silver.users"] = run.tables.write_slice("silver.users", known, {}).version
-
-
 def _extend(run: Run, name: str, pairs: DataFrame, column: str, index: str) -> int:
     """Append the new ids of a column to its dictionary; return the dictionary's version."""
     return run.tables.extend(name, lambda known: ids.extend(known, pairs, column, index))
 
 
 def with_core(run: Run, pairs: DataFrame, n_pairs: int) -> DataFrame:
-    """Mark the pairs that are trained on: not hidden, and user and item both belong to the k-core."""
+    """Mark the pairs that are trained on: not hidden, not of users held out, user and item both in the k-core."""
     k = run.config.features.k_core
-    trained = ~f.col("hidden")
+    trained = ~f.col("hidden") & splits.learnt_from(run.config.holdout)
     if k == 1:
         return pairs.withColumn("core", trained)
     users, items = run.tables.read("gold.user_ids"), run.tables.read("gold.item_ids")

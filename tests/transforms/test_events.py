@@ -132,7 +132,7 @@ def test_ids_are_trimmed_and_nothing_else(spark: SparkSession) -> None:
     names = ["null", "0", "007", "13085.0", "a 'b' \"c\"", "two\nlines", "👩‍👩‍👧", "NaN", "é"]
     rows: list[dict[str, str | None]] = [{"user": f" \t{name}\r\n", "item": f"\u00a0{name}"} for name in names]
     kept = valid(parse(raw(spark, rows), source()))
-    assert kept.columns == ["user_id", "item_id", "time", "event", "value", "_part"]
+    assert kept.columns == ["user_id", "item_id", "time", "event", "value", "measures", "_part"]
     assert sorted(kept.select("user_id", "item_id").collect()) == sorted(zip(names, names, strict=True))
 
 
