@@ -6,6 +6,7 @@ a second run finds its work done and a reader can pin the version.
 
 import datetime as dt
 import json
+import re
 import time
 import uuid
 from collections.abc import Callable
@@ -298,4 +299,7 @@ def _retry(write: Callable[[], Any], name: str) -> None:
 
 def _is_conflict(error: Exception) -> bool:
     """Whether an error is Delta's word that another transaction was first."""
-    return "Concurrent" in type(error).__name__ or "DELTA_CONCURRENT" in str(error)
+    # Two that make a table at once meet as a change of its protocol.
+    return "Concurrent" in type(error).__name__ or bool(
+        re.search("DELTA_CONCURRENT|DELTA_PROTOCOL_CHANGED", str(error))
+    )

@@ -73,8 +73,7 @@ def data_profile(run: Run, past: DataFrame) -> DataFrame:
         run.tables.read_slice(name, where, run.outputs[name])
         for name in ("silver.interactions", "gold.user_features", "gold.item_features")
     )
-    days = profile.events_of_days(past)
-    lines = profile.profile(pairs, users, items, days, counts["rows"], counts["refused"])
+    lines = profile.profile(pairs, users, items, past.select("time"), counts["rows"], counts["refused"])
     return profile.as_frame(run.spark, lines).withColumn("as_of", as_timestamp(run.as_of))
 
 

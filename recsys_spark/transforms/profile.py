@@ -1,70 +1,71 @@
 """A data profile: what a log looks like as of a moment, in exact counts that no order of rows can change."""
 
+import datetime as dt
 from collections.abc import Mapping
+from functools import reduce
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as f
 
 QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0)
 TOP_ITEMS = 20
+_EPOCH = dt.date(1970, 1, 1)
 
 Line = tuple[str, str | None, float]  # (measure, key, value) of gold.profile
 
 
 def profile(
-    pairs: DataFrame, users: DataFrame, items: DataFrame, days: DataFrame, rows: int, refused: Mapping[str, int]
+    pairs: DataFrame, users: DataFrame, items: DataFrame, times: DataFrame, rows: int, refused: Mapping[str, int]
 ) -> list[Line]:
     """Return the lines of gold.profile.
 
     pairs: (events, hidden, core) of silver.interactions; users: (events, items) of gold.user_features; items: (item_id,
-    users, events) of gold.item_features; days: (day, events); rows of the log, of which `refused` by reason. Of all
-    events, repeats is the share that are not the first of their pair.
+    users, events) of gold.item_features; times: (time) of events; rows of the log, of which `refused` by reason. Of all
+    events, repeats is the share that are not the first of their pair. Days are UTC's; there are none without time.
     """
-    counted = pairs.agg(
-        f.count(f.lit(1)).alias("pairs"),
-        f.coalesce(f.sum("events"), f.lit(0)).alias("events"),
-        f.count_if(f.col("events") > 1).alias("repeated"),
-        f.count_if("hidden").alias("hidden"),
-        f.count_if("core").alias("core"),
-    ).first()
-    assert counted is not None
-    of_user = {name: histogram(users, name) for name in ("items", "events")}
-    of_item = {name: histogram(items, name) for name in ("users", "events")}
-    n_users, n_items = sum(of_user["items"].values()), sum(of_item["users"].values())
-    n_pairs, n_events = counted["pairs"], counted["events"]
+    flags = f.col("hidden").cast("int") * 2 + f.col("core").cast("int")
+    sizes = _histograms(
+        {
+            "pairs": pairs.select((f.col("events") * 4 + flags).alias("n")),
+            "items_of_user": users.select(f.col("items").alias("n")),
+            "events_of_user": users.select(f.col("events").alias("n")),
+            "users_of_item": items.select(f.col("users").alias("n")),
+            "events_of_item": items.select(f.col("events").alias("n")),
+            "days": times.select(f.unix_date(f.to_date("time")).cast("long").alias("n")).where("n IS NOT NULL"),
+        }
+    )
+    pairs_by, days = sizes.pop("pairs"), sizes.pop("days")
+    n_pairs, n_events = sum(pairs_by.values()), sum((code >> 2) * n for code, n in pairs_by.items())
+    n_users, n_items = sum(sizes["items_of_user"].values()), sum(sizes["users_of_item"].values())
     lines: list[Line] = [
         ("rows", None, float(rows)),
         ("refused", None, float(sum(refused.values()))),
-        *(("refused", reason, float(n)) for reason, n in sorted(refused.items())),
+        *(("refused", reason, float(n)) for reason, n in refused.items()),
         ("events", None, float(n_events)),
         ("users", None, float(n_users)),
         ("items", None, float(n_items)),
         ("pairs", None, float(n_pairs)),
-        ("hidden_pairs", None, float(counted["hidden"])),
-        ("trained_pairs", None, float(counted["core"])),
+        ("hidden_pairs", None, float(sum(n for code, n in pairs_by.items() if code & 2))),
+        ("trained_pairs", None, float(sum(n for code, n in pairs_by.items() if code & 1))),
         ("density", None, n_pairs / max(n_users * n_items, 1)),
-        ("repeated_pairs", None, counted["repeated"] / max(n_pairs, 1)),
+        ("repeated_pairs", None, sum(n for code, n in pairs_by.items() if code >> 2 > 1) / max(n_pairs, 1)),
         ("repeats", None, (n_events - n_pairs) / max(n_events, 1)),
     ]
-    for one, histograms in (("user", of_user), ("item", of_item)):
-        for name, sizes in histograms.items():
-            values = quantiles(sizes)
-            lines += [(f"{name}_of_{one}", f"p{100 * share:g}", float(n)) for share, n in values.items()]
-    lines += [("events_of_day", str(row["day"]), float(row["events"])) for row in days.collect()]
+    for name, found in sizes.items():
+        lines += [(name, f"p{100 * share:g}", float(size)) for share, size in quantiles(found).items()]
+    lines += [("events_of_day", str(_EPOCH + dt.timedelta(days=day)), float(n)) for day, n in days.items()]
     top = items.orderBy(f.desc("users"), f.desc("events"), "item_id").limit(TOP_ITEMS).collect()
     lines += [("top_item", row["item_id"], float(row["users"])) for row in top]
     return sorted(lines, key=lambda line: (line[0], line[1] or ""))
 
 
-def events_of_days(events: DataFrame) -> DataFrame:
-    """Return (day, events), of days in UTC with events; nothing where the log has no time."""
-    days = events.where(f.col("time").isNotNull()).groupBy(f.to_date("time").alias("day"))
-    return days.agg(f.count(f.lit(1)).alias("events"))
-
-
-def histogram(rows: DataFrame, column: str) -> dict[int, int]:
-    """Return how many rows have each value of a column of counts."""
-    return {row[column]: row["count"] for row in rows.groupBy(column).count().collect()}
+def _histograms(columns: Mapping[str, DataFrame]) -> dict[str, dict[int, int]]:
+    """Return how often each number n stands in each frame: of all of them in one job."""
+    named = (frame.select(f.lit(name).alias("name"), "n") for name, frame in columns.items())
+    found: dict[str, dict[int, int]] = {name: {} for name in columns}
+    for name, n, count in reduce(DataFrame.unionAll, named).groupBy("name", "n").count().collect():
+        found[name][n] = count
+    return found
 
 
 def quantiles(sizes: Mapping[int, int]) -> dict[float, int]:

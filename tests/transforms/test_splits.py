@@ -241,7 +241,9 @@ LOG = st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("xyzw"), st.int
 def test_every_split_is_exclusive_complete_and_never_takes_a_whole_history(
     spark: SparkSession, how: dict[str, float]
 ) -> None:
-    @settings(max_examples=2, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=2, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck), database=None
+    )
     @given(LOG)
     def check(drawn: list[tuple[str, str, int]]) -> None:
         rows = [(user, item, START + day * DAY, None, float(n), "source") for n, (user, item, day) in enumerate(drawn)]
