@@ -1,6 +1,7 @@
 """bronze.events to weighted interactions, dictionaries, features and a profile, as of a moment."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from pyspark import StorageLevel
@@ -15,6 +16,7 @@ from recsys_spark.runs import main as run_job
 from recsys_spark.stages import known
 from recsys_spark.stages.events import latest_time, typed_events
 from recsys_spark.stages.known import as_timestamp
+from recsys_spark.tables import Commit
 from recsys_spark.transforms import events, ids, interactions, kcore, limits, splits
 
 __all__ = ["as_timestamp", "build_features", "main", "with_core"]
@@ -32,9 +34,9 @@ def build_features(run: Run) -> None:
     run.as_of = run.as_of or latest_time(typed)
     note = {"from": {"bronze.events": bronze, "files": known.delivered(run), **_settings(run.config)}}
     where = {"as_of": run.as_of}
-    written = {name: run.tables.find(name, where) for name in SLICES}
-    if all(commit is not None and commit.note["from"] == note["from"] for commit in written.values()):
+    if all(_is_from(run.tables.find(name, where), note) for name in (SLICES[0], SLICES[-1])):  # the first, the last
         run.say(f"features: as of {run.as_of} they are built already")
+        written = {name: run.tables.find(name, where) for name in SLICES}
         run.outputs |= {name: commit.version for name, commit in written.items() if commit}
         run.outputs |= {name: run.tables.version(name) for name in ("silver.quarantine", *DICTIONARIES)}
         return
@@ -51,19 +53,25 @@ def build_features(run: Run) -> None:
     for name, (column, index) in DICTIONARIES.items():
         run.outputs[name] = _extend(run, name, pairs, column, index)
     marked = with_core(run, pairs, n_pairs)
+    counted = interactions.item_features(pairs).persist(StorageLevel.MEMORY_AND_DISK)
     slices: dict[str, Callable[[], DataFrame]] = {
         "silver.interactions": lambda: marked.drop("recent").withColumn("as_of", known.as_timestamp(run.as_of)),
         "gold.user_features": lambda: known.user_features(run, past, pairs),
-        "gold.item_features": lambda: known.item_features(run, past, pairs),
-        "gold.profile": lambda: known.data_profile(run, past),
+        "gold.item_features": lambda: known.item_features(run, past, counted),
+        "gold.profile": lambda: known.data_profile(run, past, marked, counted),
     }
     for name, frame in slices.items():
         run.outputs[name] = run.tables.write_slice(
             name, frame(), where, {**note, "run_id": run.run_id}, ("as_of",)
         ).version
-    for cached in (marked, pairs, good):
+    for cached in (counted, marked, pairs, good):
         cached.unpersist()
     run.say(f"features: {n_pairs:,} pairs of user and item" + (f" as of {run.as_of}" if run.as_of else ""))
+
+
+def _is_from(commit: Commit | None, note: dict[str, Any]) -> bool:
+    """Whether a slice was written from what this run would write it from."""
+    return commit is not None and bool(commit.note["from"] == note["from"])
 
 
 def _settings(config: Config) -> dict[str, object]:
@@ -87,8 +95,10 @@ def _quarantine(run: Run, parsed: DataFrame, n_rows: int, n_kept: int) -> None:
         )
     lost = parsed if n_kept < n_rows else parsed.limit(0)  # nothing to look for
     commit = run.tables.write_slice("silver.quarantine", events.refused(lost, run.run_id), {})
-    rows = run.tables.read("silver.quarantine", commit.version).groupBy("reason").count().collect()
-    refused = _sorted({row["reason"]: row["count"] for row in rows})
+    refused: dict[str, int] = {}
+    if n_kept < n_rows:
+        rows = run.tables.read("silver.quarantine", commit.version).groupBy("reason").count().collect()
+        refused = _sorted({row["reason"]: row["count"] for row in rows})
     if n_kept + sum(refused.values()) != n_rows:
         raise JobError(
             f"of {n_rows} rows of bronze.events {n_kept} were kept and {sum(refused.values())} refused ({refused}): "

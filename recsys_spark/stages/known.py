@@ -9,7 +9,7 @@ from pyspark.sql import functions as f
 from recsys_spark import files
 from recsys_spark.runs import Run
 from recsys_spark.stages.events import read_files
-from recsys_spark.transforms import attributes, features, interactions, profile
+from recsys_spark.transforms import attributes, features, profile
 from recsys_spark.transforms.features import Moment
 
 PLACES = {"silver.items": "items", "silver.users": "users"}
@@ -56,24 +56,20 @@ def user_features(run: Run, past: DataFrame, pairs: DataFrame) -> DataFrame:
     return features.conformed(known.withColumn("as_of", as_timestamp(run.as_of)), "gold.user_features")
 
 
-def item_features(run: Run, past: DataFrame, pairs: DataFrame) -> DataFrame:
-    """Return gold.item_features of the run's as_of, of its past events and their pairs."""
+def item_features(run: Run, past: DataFrame, counted: DataFrame) -> DataFrame:
+    """Return gold.item_features of the run's as_of, of its past events and what `interactions.item_features` counts."""
     settings = run.config.features
-    counted = interactions.item_features(pairs)
     known = features.item_features(counted, past, settings.of_items, _moment(run, past))
     if "category" in settings.of_items:
         known = known.join(features.category_shares(counted, _category_of(run)), "item_id", "left")
     return features.conformed(known.withColumn("as_of", as_timestamp(run.as_of)), "gold.item_features")
 
 
-def data_profile(run: Run, past: DataFrame) -> DataFrame:
-    """Return gold.profile of the run's as_of, of the slices that the run has written and its past events."""
-    where, counts = {"as_of": run.as_of}, run.counts
-    pairs, users, items = (
-        run.tables.read_slice(name, where, run.outputs[name])
-        for name in ("silver.interactions", "gold.user_features", "gold.item_features")
-    )
-    lines = profile.profile(pairs, users, items, past.select("time"), counts["rows"], counts["refused"])
+def data_profile(run: Run, past: DataFrame, marked: DataFrame, counted: DataFrame) -> DataFrame:
+    """Return gold.profile of the run's as_of, of its past events, their pairs and items, and the users written."""
+    users = run.tables.read_slice("gold.user_features", {"as_of": run.as_of}, run.outputs["gold.user_features"])
+    counts = run.counts
+    lines = profile.profile(marked, users, counted, past.select("time"), counts["rows"], counts["refused"])
     return profile.as_frame(run.spark, lines).withColumn("as_of", as_timestamp(run.as_of))
 
 

@@ -98,7 +98,8 @@ def items_by_index(run: Run) -> pa.Table:
     item_id, popularity, popularity_decayed, category, and eligible: whether the item may be listed at all.
     """
     topk, tables = run.config.topk, run.tables
-    features = tables.read_slice("gold.item_features", {"as_of": run.as_of}).drop("as_of")
+    features = tables.read_slice("gold.item_features", {"as_of": run.as_of})
+    features = features.select("item_id", "popularity", "popularity_decayed", "last_time")
     items = tables.read("gold.item_ids").join(features, "item_id", "left")
     eligible = f.lit(True)
     if topk.active_within is not None:

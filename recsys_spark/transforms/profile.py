@@ -1,10 +1,11 @@
 """A data profile: what a log looks like as of a moment, in exact counts that no order of rows can change."""
 
 import datetime as dt
+from collections import defaultdict
 from collections.abc import Mapping
 from functools import reduce
 
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as f
 
 QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0)
@@ -25,14 +26,10 @@ def profile(
     """
     flags = f.col("hidden").cast("int") * 2 + f.col("core").cast("int")
     sizes = _histograms(
-        {
-            "pairs": pairs.select((f.col("events") * 4 + flags).alias("n")),
-            "items_of_user": users.select(f.col("items").alias("n")),
-            "events_of_user": users.select(f.col("events").alias("n")),
-            "users_of_item": items.select(f.col("users").alias("n")),
-            "events_of_item": items.select(f.col("events").alias("n")),
-            "days": times.select(f.unix_date(f.to_date("time")).cast("long").alias("n")).where("n IS NOT NULL"),
-        }
+        _numbers(pairs, pairs=f.col("events") * 4 + flags),
+        _numbers(users, items_of_user=f.col("items"), events_of_user=f.col("events")),
+        _numbers(items, users_of_item=f.col("users"), events_of_item=f.col("events")),
+        _numbers(times.where("time IS NOT NULL"), days=f.unix_date(f.to_date("time")).cast("long")),
     )
     pairs_by, days = sizes.pop("pairs"), sizes.pop("days")
     n_pairs, n_events = sum(pairs_by.values()), sum((code >> 2) * n for code, n in pairs_by.items())
@@ -51,7 +48,7 @@ def profile(
         ("repeated_pairs", None, sum(n for code, n in pairs_by.items() if code >> 2 > 1) / max(n_pairs, 1)),
         ("repeats", None, (n_events - n_pairs) / max(n_events, 1)),
     ]
-    for name, found in sizes.items():
+    for name, found in sorted(sizes.items()):
         lines += [(name, f"p{100 * share:g}", float(size)) for share, size in quantiles(found).items()]
     lines += [("events_of_day", str(_EPOCH + dt.timedelta(days=day)), float(n)) for day, n in days.items()]
     top = items.orderBy(f.desc("users"), f.desc("events"), "item_id").limit(TOP_ITEMS).collect()
@@ -59,11 +56,16 @@ def profile(
     return sorted(lines, key=lambda line: (line[0], line[1] or ""))
 
 
-def _histograms(columns: Mapping[str, DataFrame]) -> dict[str, dict[int, int]]:
-    """Return how often each number n stands in each frame: of all of them in one job."""
-    named = (frame.select(f.lit(name).alias("name"), "n") for name, frame in columns.items())
-    found: dict[str, dict[int, int]] = {name: {} for name in columns}
-    for name, n, count in reduce(DataFrame.unionAll, named).groupBy("name", "n").count().collect():
+def _numbers(frame: DataFrame, **columns: Column) -> DataFrame:
+    """Return (name, n): a row for each of some columns of whole numbers and each row of a frame."""
+    structs = (f.struct(f.lit(name).alias("name"), number.alias("n")) for name, number in columns.items())
+    return frame.select(f.inline(f.array(*structs)))
+
+
+def _histograms(*numbers: DataFrame) -> defaultdict[str, dict[int, int]]:
+    """Return how often each number stands under each name, in one job."""
+    found: defaultdict[str, dict[int, int]] = defaultdict(dict)
+    for name, n, count in reduce(DataFrame.unionAll, numbers).groupBy("name", "n").count().collect():
         found[name][n] = count
     return found
 
