@@ -162,6 +162,7 @@ def wanted(run: Run, past: DataFrame) -> DataFrame:
     _, future = splits.split(events.valid(parsed), run.as_of, settings.horizon, run.config.holdout)
     if settings.events is not None:
         future = future.where(f.col("event").isin(*settings.events))
+    future = future.where(~interactions.is_negative(run.config.features))
     pairs = future.select("user_id", "item_id").distinct()
     if settings.new_items_only:
         pairs = pairs.join(past.select("user_id", "item_id"), ["user_id", "item_id"], "left_anti")
@@ -194,7 +195,9 @@ def popularity_of(run: Run, name: str, half_life: dt.timedelta) -> DataFrame:
     """Return (item_id, value): a popularity of the run's past, with a half-life of its own."""
     parsed, _ = parsed_events(run)
     past, _ = splits.split(events.valid(parsed), run.as_of, run.config.evaluation.horizon, run.config.holdout)
-    return interactions.popularities(past, run.as_of, [half_life]).select("item_id", f.col(f"{name}_0").alias("value"))
+    return interactions.popularities(past, run.config.features, run.as_of, [half_life]).select(
+        "item_id", f.col(f"{name}_0").alias("value")
+    )
 
 
 def comparison(run: Run, n_users: int) -> Table:

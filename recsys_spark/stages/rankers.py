@@ -40,8 +40,11 @@ def histories(run: Run, pairs: DataFrame, only: DataFrame | None = None) -> Data
         hide: Column = f.lit(topk.hide_seen)
     else:
         hide = f.coalesce(f.arrays_overlap("event_types", f.array(*map(f.lit, topk.hide_seen))), f.lit(False))
-    known = pairs.select("user_id", "item_id", "weight", hide.alias("_hide"))
+    # Disliked, returned: no history, but not to be shown again.
+    gone = f.col("hidden") if "hidden" in pairs.columns else f.lit(False)
+    known = pairs.where(~gone).select("user_id", "item_id", "weight", hide.alias("_hide"))
     parts = [scorer.history_rows(_indexed(run, known), f.col("_hide"))]
+    parts.append(scorer.marks(_indexed(run, pairs.where(gone).select("user_id", "item_id")), HIDDEN))
     for name, given, kind in (("blocked", topk.blocked, HIDDEN), ("allowed", topk.allowed, ALLOWED)):
         if given is not None:
             parts.append(scorer.marks(_listed_pairs(run, name, given), kind))
@@ -102,7 +105,8 @@ def items_by_index(run: Run) -> pa.Table:
     item_id, POPULARITIES, category, and eligible: whether the item may be listed at all.
     """
     topk, tables = run.config.topk, run.tables
-    features = tables.read_slice("gold.item_features", {"as_of": run.as_of}).drop("as_of")
+    features = tables.read_slice("gold.item_features", {"as_of": run.as_of})
+    features = features.select("item_id", "popularity", "popularity_decayed", "last_time")
     items = tables.read("gold.item_ids").join(features, "item_id", "left")
     eligible = f.lit(True)
     if topk.active_within is not None:
@@ -181,7 +185,7 @@ def _segment_orders(run: Run, items: pa.Table) -> Orders | None:
     if not run.tables.exists("silver.users"):
         return None
     names = _segments(run)
-    pairs = run.tables.read_slice("silver.interactions", {"as_of": run.as_of})
+    pairs = run.tables.read_slice("silver.interactions", {"as_of": run.as_of}).where("NOT hidden")
     one: Any = f.lit(1.0)
     if run.config.topk.fallback != "popularity" and run.as_of is not None:
         time = "first_time" if run.config.topk.fallback == "adoptions_decayed" else "last_time"

@@ -155,7 +155,9 @@ def _window(
         marked,
         n_pairs,
         wanted,
-        interactions.popularities(known, moment, list(dict.fromkeys(life for _, life in popular if life is not None))),
+        interactions.popularities(
+            known, config.features, moment, list(dict.fromkeys(life for _, life in popular if life is not None))
+        ),
         _columns(popular),
         run.tables.read("gold.user_ids"),
         run.tables.read("gold.item_ids"),
