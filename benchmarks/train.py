@@ -41,6 +41,8 @@ from recsys_spark.session import spark_session
 OBJECTIVE = Ials(alpha0=0.1, regularization=0.003)
 MEMORY = {"spark.driver.memory": "12g"}
 
+_WARM = 4  # runs that are not counted
+
 Floats = NDArray[np.float32]
 
 
@@ -49,17 +51,20 @@ def ours(given: argparse.Namespace) -> dict[str, float]:
     frame = _cached(given)
     n_blocks = store.n_blocks(given.interactions, Als().block_interactions, os.cpu_count() or 1)
     columns = np.arange(given.items, dtype=np.int32)
-    store.build(frame, columns, n_blocks).close()  # warm
+    prepared = []
     with peak_memory() as peaks:
-        started = time.perf_counter()
-        blocks = store.build(frame, columns, n_blocks)
-        prepared = time.perf_counter() - started
+        for _ in range(_WARM + 3):  # as many before the first that counts as MLlib has fits
+            started = time.perf_counter()
+            blocks = store.build(frame, columns, n_blocks)
+            prepared.append(time.perf_counter() - started)
+            if len(prepared) < _WARM + 3:
+                blocks.close()
         done = list(train(blocks, _start(given), OBJECTIVE, Settings(given.epochs)))
     blocks.close()
     return {
         "epoch": statistics.median(epoch.seconds for epoch in done[1:]),
         "jobs": statistics.mean(epoch.jobs for epoch in done[1:]),
-        "prepare": prepared,
+        "prepare": statistics.median(prepared[_WARM:]),
         "objective": done[-1].objective,
         **{f"peak_{name}": size for name, size in peaks.items()},
     }
@@ -81,7 +86,8 @@ def mllib(given: argparse.Namespace) -> dict[str, float]:
     tried = {n: fit(min(given.rank, 32), 1, n) for n in (cores, 2 * cores, 10)}
     best = min(tried, key=lambda n: tried[n])
     with peak_memory() as peaks:
-        none, short, long = (fit(given.rank, iterations, best) for iterations in (0, 1, 3))
+        none = statistics.median(fit(given.rank, 0, best) for _ in range(3))
+        short, long = (fit(given.rank, iterations, best) for iterations in (1, 3))
     return {
         "epoch": (long - short) / 2,
         "blocks": best,

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -139,6 +140,23 @@ class Files(_Section):
         return {}
 
 
+class HeavyUsers(_Section):
+    """Users with more events than people have, such as robots and resellers; judged by events before as_of alone."""
+
+    events_a_day: int | None = Field(default=None, ge=1)
+    """Most events of a user on one day (UTC)."""
+    quantile: float | None = Field(default=None, gt=0, lt=1)
+    """Most events of a user in all: as many as this share of the users do not exceed."""
+    action: Literal["refuse", "cap"] = "refuse"
+    """What is refused as `too_many_events`: all events of such a user, or those beyond the limit, the earliest."""
+
+    @model_validator(mode="after")
+    def _one_limit(self) -> Self:
+        if (self.events_a_day is None) == (self.quantile is None):
+            raise ValueError("heavy_users names either `events_a_day` or `quantile`")
+        return self
+
+
 class Source(Files):
     """The event log as it is delivered."""
 
@@ -152,6 +170,17 @@ class Source(Files):
     """Spark types of columns that `filters` compute with; what cannot be read as such is null there."""
     filters: dict[str, str] = Field(default_factory=dict)
     """Rules by name: a Spark SQL expression that a row must satisfy, else it is quarantined under that name."""
+    largest_value: float = Field(default=1e6, gt=0, le=1e9)
+    """Largest value, above or below zero, that is believed; a row beyond it is refused as `absurd_value`."""
+    negative_values: bool = False
+    """Whether an event's value may be below zero, as of a return; else it is refused as `negative_value`."""
+    duplicates: Literal["keep", "refuse"] = "keep"
+    """Rows that repeat another in all columns: kept, or refused as `duplicate_line` but the first by file and line."""
+    heavy_users: HeavyUsers | None = None
+    measures: dict[str, str] = Field(default_factory=dict)
+    """Numbers by name that features sum: a Spark SQL expression of a row, such as `Quantity * UnitPrice`."""
+    ingested_before: Time | None = None
+    """Read the log as it was before this moment: what was ingested later, late or corrected, is not there."""
 
     def needed(self) -> dict[str, str]:
         """Return the columns that the files must have, by the key that names them."""
@@ -210,6 +239,28 @@ class Users(Files):
         return {f"users.columns.{role}": name for role, name in self.columns.model_dump().items()}
 
 
+class FriendColumns(_Section):
+    """Which column of the friends' files means what."""
+
+    user: str = "user"
+    """Column of the user's id, as in the event log."""
+    friend: str = "friend"
+    """Column of the id of a user whom that user follows or is a friend of."""
+
+
+class Friends(Files):
+    """A graph of users: who is a friend of whom, or follows whom."""
+
+    columns: FriendColumns = FriendColumns()
+    """Which column means what."""
+    both_ways: bool = False
+    """Whether a line holds for the friend too, who has no line of her own."""
+
+    def needed(self) -> dict[str, str]:
+        """Return the columns that the files must have, by the key that names them."""
+        return {f"friends.columns.{role}": name for role, name in self.columns.model_dump().items()}
+
+
 class Pairs(Files):
     """Pairs of user and item, in columns `user_id` and `item_id`."""
 
@@ -225,14 +276,26 @@ class Holdout(_Section):
     """Files of a published split, with the mapping of the source."""
     random: float | None = Field(default=None, gt=0, lt=1)
     """Share of each user's items to hold out."""
+    last: int | None = Field(default=None, ge=1)
+    """Hold out what each user did from her last new items on, so many of them (more where they came at one time)."""
+    users: float | None = Field(default=None, gt=0, lt=1)
+    """Share of users whom nothing is learnt from; `of_items` of their items are held out, the others their history."""
+    of_items: float = Field(default=0.2, gt=0, lt=1)
+    """Share of the items of held out users to hold out."""
     seed: int = Field(default=1, ge=0)
-    """Seed of the random split."""
+    """Seed of the random splits."""
 
     @model_validator(mode="after")
     def _one_kind(self) -> "Holdout":
-        if (self.path is None) == (self.random is None):
-            raise ValueError("holdout names either `path` or `random`")
+        if [self.path, self.random, self.last, self.users].count(None) != 3:
+            raise ValueError("holdout names either `path` or `random` or `last` or `users`")
         return self
+
+
+UserFeature = Literal[
+    "recency", "age", "windows", "trend", "sums", "means", "levels", "hours", "weekdays", "categories", "friends"
+]
+ItemFeature = Literal["recency", "age", "windows", "trend", "sums", "means", "levels", "hours", "weekdays", "category"]
 
 
 class Features(_Section):
@@ -240,8 +303,16 @@ class Features(_Section):
 
     events: Annotated[dict[str, float], Field(max_length=63)] | None = None
     """Weight of each event type; types not listed are quarantined. Without it every event weighs 1."""
-    value: Literal["ignore", "multiply", "log1p"] = "ignore"
-    """What an event's value does to its weight: nothing, weight · value, or weight · log(1 + value)."""
+    hides: tuple[str, ...] = ()
+    """Event types, such as dislike, that hide the item from the user and take the pair out of training."""
+    value: Literal["ignore", "multiply", "log1p", "threshold"] = "ignore"
+    """What a value v does to its event's weight: nothing, · v, · log(1 + v), or 0 below `value_threshold`."""
+    value_cap: float | None = Field(default=None, gt=0)
+    """Values beyond it, above or below zero, weigh as much as it does."""
+    value_threshold: float | None = Field(default=None, gt=0)
+    """Least value that weighs anything, with `value: threshold`."""
+    negative: Literal["hide", "keep"] = "hide"
+    """What becomes of a pair whose events against the item outweigh the others: hidden, or kept (ratings below 0)."""
     half_life: Duration | None = None
     """Age at which an event weighs half, counted back from as_of; without it age does not matter."""
     transform: Literal["sum", "mean", "log1p", "binary"] = "sum"
@@ -250,8 +321,37 @@ class Features(_Section):
     """Train only on users and items with at least so many partners among the kept ones (fixed point)."""
     popularity_half_life: Duration = dt.timedelta(days=28)
     """Half-life of events in the decayed popularity of items."""
+    of_users: tuple[UserFeature, ...] = ("recency", "age", "windows", "trend", "sums", "means")
+    """What gold.user_features tells beside events, items, first and last time; docs/data.md explains each."""
+    of_items: tuple[ItemFeature, ...] = ("recency", "age", "windows", "trend", "sums", "means")
+    """What gold.item_features tells beside events, users, popularity, first and last time."""
+    windows: tuple[Duration, ...] = tuple(dt.timedelta(days=days) for days in (1, 7, 28, 90))
+    """Windows before as_of in which events are counted and measures summed."""
+    trend_window: Duration = dt.timedelta(days=7)
+    """Window that the trend compares with the one before it."""
+    most_categories: int = Field(default=20, ge=1, le=10_000)
+    """Categories of a user whose shares are kept, those with most events."""
+    most_friends_items: int = Field(default=20, ge=1, le=10_000)
+    """Items of a user's friends that are kept, those that most friends have."""
     max_quarantined: float = Field(default=1.0, ge=0, le=1)
     """Largest share of rows that may be refused before the job stops."""
+
+    def known_events(self) -> dict[str, float] | None:
+        """Return the weight of every event type that is known, 0 where it hides; None where any type will do."""
+        return None if self.events is None else {**self.events, **dict.fromkeys(self.hides, 0.0)}
+
+    @model_validator(mode="after")
+    def _sound(self) -> Self:
+        both = sorted(set(self.hides) & set(self.events or ()))
+        if both:
+            raise ValueError(f"hides: {', '.join(both)} has a weight in `events` too")
+        if len(self.hides) + len(self.events or ()) > 63:
+            raise ValueError("events and hides name more than 63 types")
+        if (self.value == "threshold") != (self.value_threshold is not None):
+            raise ValueError("value: threshold and value_threshold need one another")
+        if self.negative == "keep" and self.transform not in ("sum", "mean"):
+            raise ValueError(f"negative: keep needs transform: sum or mean, not {self.transform}")
+        return self
 
 
 class Als(_Section):
@@ -301,12 +401,15 @@ class Als(_Section):
     """Keep the factors of every n-th epoch beside the last; 0 keeps only the last."""
 
 
+Popularity = Literal["popularity", "popularity_decayed", "adoptions_decayed"]
+
+
 class Prior(_Section):
     """What is popular, added to the scores: xᵀy + weight · log(1 + popularity)."""
 
     weight: float = Field(default=0.0, ge=0)
     """Weight β of the prior for everyone."""
-    popularity: Literal["popularity", "popularity_decayed"] = "popularity_decayed"
+    popularity: Popularity = "adoptions_decayed"
     """Column of gold.item_features that says what is popular."""
     min_history: int = Field(default=0, ge=0)
     """Users with fewer items in their history get more of the prior: (1 − items / min_history) of `new_users`."""
@@ -343,7 +446,7 @@ class TopK(_Section):
     """Interactions that are scored at once, about; a killed run goes on after the last chunk that it finished."""
     shortfall: float = Field(default=1e-6, gt=0, lt=1)
     """How exactly users' factors are solved from their histories at scoring time; as als.row_shortfall."""
-    fallback: Literal["popularity", "popularity_decayed"] = "popularity"
+    fallback: Popularity = "popularity"
     """The list for users without usable history."""
 
 
@@ -356,6 +459,8 @@ class Evaluation(_Section):
     """How long after as_of events count; without it, to the end of the log."""
     events: tuple[str, ...] | None = None
     """Event types that count as wanted; without it, all."""
+    popularity_half_life: Duration | None = None
+    """Half-life of the decayed popularity that models are compared with; without it, features.popularity_half_life."""
     new_items_only: bool = True
     """Whether only items that are new to the user count as wanted."""
     recall_divides_by: Literal["min_k_relevant", "relevant"] = "min_k_relevant"
@@ -387,6 +492,52 @@ class Gate(_Section):
     """Seed of bootstrap samples and sign patterns."""
 
 
+def _ordered(value: tuple[float, float]) -> tuple[float, float]:
+    if not 0 < value[0] < value[1]:
+        raise ValueError("must be two numbers above 0, the lower first")
+    return value
+
+
+Range = Annotated[tuple[float, float], AfterValidator(_ordered)]
+
+
+class Tune(_Section):
+    """The search for settings on windows of the past."""
+
+    windows: int = Field(default=2, ge=1, le=20)
+    """Windows before as_of, one after another, each as long as `horizon`; without time, random holdouts."""
+    horizon: Duration | None = None
+    """How long after a window's moment events count; without it evaluation.horizon, or 28 days."""
+    holdout: float = Field(default=0.2, gt=0, lt=1)
+    """Share of each user's items that a window holds out, where the log has no time or the split is none by time."""
+    users: int = Field(default=5000, ge=10, le=100_000)
+    """Users of a window who are judged at most, chosen by a hash."""
+    trials: int = Field(default=40, ge=1, le=10_000)
+    """Trials at most."""
+    minutes: float = Field(default=10, gt=0)
+    """No trial begins after so many minutes."""
+    seed: int = Field(default=1, ge=0)
+    """Seed of what is tried."""
+    half_lives: tuple[Annotated[float, Field(gt=0)], ...] = (0.5, 1, 2, 4, 8)
+    """Half-lives of weights to try, in horizons, beside none."""
+    transforms: tuple[Literal["sum", "log1p", "binary"], ...] = ("sum", "log1p")
+    """Values of features.transform to try."""
+    ranks: tuple[Annotated[int, Field(ge=1, le=2048)], ...] = (32, 64, 128)
+    """Values of als.rank to try."""
+    epochs: Lengths = (4, 8, 16)
+    """Epochs after which a trial is judged, and may be stopped."""
+    regularization: Range = (0.0003, 0.1)
+    """Bounds of als.regularization."""
+    alpha0: Range = (0.02, 3.0)
+    """Bounds of als.alpha0."""
+    nu: Range = (0.5, 1.0)
+    """Bounds of als.nu."""
+    popularity_half_lives: tuple[Annotated[float, Field(gt=0)], ...] = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1)
+    """Half-lives of popularity to try, in horizons, beside that of all time."""
+    prior_weights: tuple[Annotated[float, Field(ge=0)], ...] = (0, 0.003, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 2)
+    """Values of topk.prior.weight to try."""
+
+
 class Config(_Section):
     """A dataset and what is done with it."""
 
@@ -399,10 +550,12 @@ class Config(_Section):
     holdout: Holdout | None = None
     items: Items | None = None
     users: Users | None = None
+    friends: Friends | None = None
     features: Features = Features()
     als: Als = Als()
     topk: TopK = TopK()
     evaluation: Evaluation = Evaluation()
+    tune: Tune = Tune()
     gate: Gate = Gate()
 
     @model_validator(mode="after")
@@ -412,14 +565,28 @@ class Config(_Section):
                 raise ValueError("features.half_life needs source.columns.time: the log has no time")
             if self.as_of is not None:
                 raise ValueError("as_of needs source.columns.time: the log has no time")
-            if self.topk.fallback == "popularity_decayed":
-                raise ValueError("topk.fallback: popularity_decayed needs source.columns.time")
+            if self.topk.fallback != "popularity":
+                raise ValueError(f"topk.fallback: {self.topk.fallback} needs source.columns.time")
+            if self.source.heavy_users is not None and self.source.heavy_users.events_a_day is not None:
+                raise ValueError("source.heavy_users.events_a_day needs source.columns.time: the log has no time")
             if self.topk.active_within is not None:
                 raise ValueError("topk.active_within needs source.columns.time: the log has no time")
         if self.als.objective == "explicit" and self.features.value != "multiply":
             raise ValueError("als.objective: explicit needs ratings: features.value: multiply")
-        if self.features.events is not None and self.source.columns.event is None:
+        if (self.features.events is not None or self.features.hides) and self.source.columns.event is None:
             raise ValueError("features.events needs source.columns.event: the log has no event types")
+        if self.holdout is not None and self.holdout.last is not None and self.source.columns.time is None:
+            raise ValueError("holdout.last needs source.columns.time: the log has no time")
+        named = {"of_users: categories": self.features.of_users, "of_items: category": self.features.of_items}
+        for name, chosen in named.items():
+            if name.split()[1] in chosen and (self.items is None or self.items.columns.category is None):
+                raise ValueError(f"features.{name} needs items.columns.category")
+        if "friends" in self.features.of_users and self.friends is None:
+            raise ValueError("features.of_users: friends needs the section `friends`")
+        if self.features.negative == "keep" and self.als.objective != "explicit":
+            raise ValueError("features.negative: keep is for ratings: als.objective: explicit")
+        if self.features.value != "ignore" and self.source.columns.value is None:
+            raise ValueError(f"features.value: {self.features.value} needs source.columns.value: the log has no value")
         if not isinstance(self.topk.hide_seen, bool):
             unknown = sorted(set(self.topk.hide_seen) - set(self.features.events or ()))
             if unknown:
@@ -435,22 +602,16 @@ class Config(_Section):
         return self
 
 
-def load(path: str, overrides: list[str] | tuple[str, ...] = ()) -> Config:
-    """Read a configuration file, replace values by `key=value` overrides, and check everything.
+def load(path: str | Sequence[str], overrides: Sequence[str] = ()) -> Config:
+    """Read configuration files, the later over the earlier, replace values by `key=value`, and check everything.
 
     Raises ConfigError, which names file, key, value and what is wrong with it, and UsageError for an
     override that is not `key=value`.
     """
-    try:
-        raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ConfigError(f"{path}: no such configuration file; conf/ has examples") from error
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{path}: a configuration is a mapping of keys to values")
+    raw: dict[str, Any] = {}
+    paths = [path] if isinstance(path, str) else list(path)
+    for file in paths:
+        _merge(raw, _read(file))
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals or not key.strip():
@@ -463,7 +624,30 @@ def load(path: str, overrides: list[str] | tuple[str, ...] = ()) -> Config:
     try:
         return Config.model_validate(raw)
     except ValidationError as error:
-        raise ConfigError("; ".join(_explain(path, problem) for problem in error.errors())) from error
+        raise ConfigError("; ".join(_explain(paths[-1], problem) for problem in error.errors())) from error
+
+
+def _read(path: str) -> dict[str, Any]:
+    try:
+        raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: no such configuration file; conf/ has examples") from error
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: a configuration is a mapping of keys to values")
+    return raw
+
+
+def _merge(raw: dict[str, Any], more: dict[str, Any]) -> None:
+    """Set the values of another mapping in place, section by section."""
+    for key, value in more.items():
+        if isinstance(value, dict) and isinstance(raw.get(key), dict):
+            _merge(raw[key], value)
+        else:
+            raw[key] = value
 
 
 def _set(raw: dict[str, Any], keys: list[str], value: Any, override: str) -> None:

@@ -94,7 +94,8 @@ class _Arguments(argparse.ArgumentParser):
 
 def _parse(job: str, about: str, argv: Sequence[str] | None, options: Mapping[str, Option]) -> argparse.Namespace:
     arguments = _Arguments(prog=job, description=about, allow_abbrev=False)
-    arguments.add_argument("--config", required=True, metavar="FILE", help="configuration of the dataset")
+    arguments.add_argument("--config", required=True, action="append", metavar="FILE",
+                           help="configuration of the dataset; given again, over the earlier")  # fmt: skip
     arguments.add_argument("--run-id", metavar="ID", help="name of the run; given again, it is a rerun")
     arguments.add_argument("--as-of", metavar="TIME", help="events before it are past (ISO 8601, UTC)")
     arguments.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",

@@ -33,6 +33,19 @@ SCORED_ITEMS = t.ArrayType(_table(item_id=t.StringType(), score=t.FloatType()))
 REASONS = t.ArrayType(_table(item_id=t.StringType(), contribution=t.FloatType()))
 RANKED_ITEMS = t.ArrayType(_table(item_id=t.StringType(), score=t.FloatType(), because=REASONS))
 
+# Features of users and items alike, null where the configuration does not name them; see transforms.features.
+_GATHERED: dict[str, t.DataType] = {
+    "recency": t.DoubleType(),
+    "age": t.DoubleType(),
+    "events_in": t.MapType(t.StringType(), t.LongType()),
+    "trend": t.DoubleType(),
+    "sums": t.MapType(t.StringType(), t.DoubleType()),
+    "means": t.MapType(t.StringType(), t.DoubleType()),
+    "levels": t.MapType(t.StringType(), t.DoubleType()),
+    "hours": t.ArrayType(t.DoubleType()),
+    "weekdays": t.ArrayType(t.DoubleType()),
+}
+
 SCHEMAS: dict[str, t.StructType] = {
     "silver.quarantine": _table(
         run_id=t.StringType(),
@@ -49,6 +62,7 @@ SCHEMAS: dict[str, t.StructType] = {
         weight=t.DoubleType(),
         events=t.LongType(),
         event_types=t.ArrayType(t.StringType()),
+        hidden=t.BooleanType(),
         first_time=t.TimestampType(),
         last_time=t.TimestampType(),
         core=t.BooleanType(),
@@ -72,8 +86,31 @@ SCHEMAS: dict[str, t.StructType] = {
         users=t.LongType(),
         popularity=t.DoubleType(),
         popularity_decayed=t.DoubleType(),
+        adoptions_decayed=t.DoubleType(),
         first_time=t.TimestampType(),
         last_time=t.TimestampType(),
+        **_GATHERED,
+        category=t.StringType(),
+        category_share=t.DoubleType(),
+    ),
+    "gold.user_features": _table(
+        as_of=t.TimestampType(),
+        user_id=t.StringType(),
+        events=t.LongType(),
+        items=t.LongType(),
+        first_time=t.TimestampType(),
+        last_time=t.TimestampType(),
+        **_GATHERED,
+        category=t.StringType(),
+        categories=t.MapType(t.StringType(), t.DoubleType()),
+        friends=t.LongType(),
+        friends_items=t.MapType(t.StringType(), t.LongType()),
+    ),
+    "gold.profile": _table(
+        as_of=t.TimestampType(),
+        measure=t.StringType(),
+        key=t.StringType(),
+        value=t.DoubleType(),
     ),
     "gold.models": _table(
         model_id=t.StringType(),
@@ -125,6 +162,20 @@ SCHEMAS: dict[str, t.StructType] = {
         kind=t.StringType(),
         item_id=t.StringType(),
         items=SCORED_ITEMS,
+    ),
+    "gold.trials": _table(
+        study=t.StringType(),
+        trial=t.IntegerType(),
+        settings=t.StringType(),
+        values=t.MapType(t.IntegerType(), t.DoubleType()),
+        stopped=t.BooleanType(),
+        epochs=t.IntegerType(),
+        value=t.DoubleType(),
+        prior_weight=t.DoubleType(),
+        prior_popularity=t.StringType(),
+        popularity_half_life=t.DoubleType(),
+        popularity_value=t.DoubleType(),
+        seconds=t.DoubleType(),
     ),
     "gold.metrics": _table(
         run_id=t.StringType(),

@@ -6,6 +6,7 @@ a second run finds its work done and a reader can pin the version.
 
 import datetime as dt
 import json
+import re
 import time
 import uuid
 from collections.abc import Callable
@@ -51,6 +52,17 @@ class Tables:
     def version(self, name: str) -> int:
         """Return a table's newest version."""
         return int(self._history(name, 1)[0]["version"])
+
+    def ingested_before(self, moment: dt.datetime) -> int:
+        """Return the version of bronze.events that the last ingestion before a moment wrote.
+
+        Raises DataError where there is none, or the table's history does not reach back so far.
+        """
+        for row in self._history("bronze.events"):
+            note = json.loads(row["userMetadata"]) if row["userMetadata"] else {}
+            if "ingested_at" in note and dt.datetime.fromisoformat(note["ingested_at"]) < moment:
+                return int(row["version"])
+        raise DataError(f"source.ingested_before: {moment.isoformat()}: bronze.events knows no ingestion before it")
 
     def read(self, name: str, version: int | None = None) -> DataFrame:
         """Read a table, as it stands or as of a version.
@@ -142,6 +154,9 @@ class Tables:
             .option("mergeSchema", "true")
             .option("userMetadata", json.dumps(note, sort_keys=True))
         )
+        if not self.exists("bronze.events"):
+            # So long can a run ask for the log as it was (source.ingested_before).
+            writer = writer.option("delta.logRetentionDuration", "interval 3650 days")
         if any(set(" ,;{}()\n\t=") & set(name) for name in frame.columns):
             writer = writer.option("delta.columnMapping.mode", "name")
         if changed:
@@ -295,4 +310,7 @@ def _retry(write: Callable[[], Any], name: str) -> None:
 
 def _is_conflict(error: Exception) -> bool:
     """Whether an error is Delta's word that another transaction was first."""
-    return "Concurrent" in type(error).__name__ or "DELTA_CONCURRENT" in str(error)
+    # Two that make a table at once meet as a change of its protocol.
+    return "Concurrent" in type(error).__name__ or bool(
+        re.search("DELTA_CONCURRENT|DELTA_PROTOCOL_CHANGED", str(error))
+    )

@@ -1,6 +1,7 @@
 """gold.recommendations against what happened from as_of on: gold.metrics, beside popularity on the same users."""
 
 import dataclasses
+import datetime as dt
 from functools import reduce
 
 import numpy as np
@@ -21,12 +22,12 @@ from recsys_spark.stages.events import parsed_events
 from recsys_spark.stages.features import as_timestamp
 from recsys_spark.stages.models import model_of
 from recsys_spark.stages.promote import Contest, check_past, compare, promote, rules_of
-from recsys_spark.stages.rankers import fallback_ranker, histories, popularity_ranker
+from recsys_spark.stages.rankers import POPULARITIES, fallback_ranker, histories, popularity_ranker
 from recsys_spark.stages.report import Evaluated, write_report
 from recsys_spark.stages.score import score_topk
 from recsys_spark.stages.segments import segments
 from recsys_spark.topk import scorer
-from recsys_spark.transforms import events, splits
+from recsys_spark.transforms import events, interactions, splits
 from recsys_spark.transforms.attributes import items_at
 
 ALS, CHAMPION = "als", "champion"
@@ -161,6 +162,7 @@ def wanted(run: Run, past: DataFrame) -> DataFrame:
     _, future = splits.split(events.valid(parsed), run.as_of, settings.horizon, run.config.holdout)
     if settings.events is not None:
         future = future.where(f.col("event").isin(*settings.events))
+    future = future.where(~interactions.is_negative(run.config.features))
     pairs = future.select("user_id", "item_id").distinct()
     if settings.new_items_only:
         pairs = pairs.join(past.select("user_id", "item_id"), ["user_id", "item_id"], "left_anti")
@@ -182,9 +184,20 @@ def _all_lists(
             new = users.join(served, "user_id", "left_anti")
             fallback = scorer.recommend(histories(run, past, new), n_rows, popular, k)
             lists[name] = served.unionByName(fallback, allowMissingColumns=True)
-    for name in ("popularity", "popularity_decayed"):
-        lists[name] = scorer.recommend(rows, n_rows, popularity_ranker(run, name), k)
+    life = run.config.evaluation.popularity_half_life
+    for name in POPULARITIES:
+        values = None if life is None or name == "popularity" else popularity_of(run, name, life)
+        lists[name] = scorer.recommend(rows, n_rows, popularity_ranker(run, name, values), k)
     return {name: ranked.select("user_id", "items", "source").persist() for name, ranked in lists.items()}
+
+
+def popularity_of(run: Run, name: str, half_life: dt.timedelta) -> DataFrame:
+    """Return (item_id, value): a popularity of the run's past, with a half-life of its own."""
+    parsed, _ = parsed_events(run)
+    past, _ = splits.split(events.valid(parsed), run.as_of, run.config.evaluation.horizon, run.config.holdout)
+    return interactions.popularities(past, run.config.features, run.as_of, [half_life]).select(
+        "item_id", f.col(f"{name}_0").alias("value")
+    )
 
 
 def comparison(run: Run, n_users: int) -> Table:

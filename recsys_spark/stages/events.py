@@ -11,25 +11,33 @@ from recsys_spark.errors import DataError
 from recsys_spark.files import pattern
 from recsys_spark.runs import Run
 from recsys_spark.schemas import SOURCE_FILE
-from recsys_spark.transforms import events
+from recsys_spark.transforms import events, limits
 
 
 def parsed_events(run: Run) -> tuple[DataFrame, int]:
-    """Return bronze.events parsed by the configuration, and the table's version that was read.
+    """Return bronze.events parsed and judged by the configuration, and the table's version that was read."""
+    typed, version = typed_events(run)
+    return limits.judge(typed, run.config.source, run.as_of), version
+
+
+def typed_events(run: Run) -> tuple[DataFrame, int]:
+    """Return bronze.events judged by the rules that look at one row, and the table's version that was read.
 
     Only files that the configuration's paths name count: bronze keeps what else was ever ingested.
     """
     config = run.config
-    version = run.tables.version("bronze.events") if run.tables.exists("bronze.events") else None
+    version, moment = None, config.source.ingested_before
+    if run.tables.exists("bronze.events"):
+        version = run.tables.version("bronze.events") if moment is None else run.tables.ingested_before(moment)
     raw = run.tables.read("bronze.events", version)
     paths = config.source.path + ((config.holdout.path or ()) if config.holdout else ())
     mine = raw.where(f.col(SOURCE_FILE).rlike(pattern(run.spark, paths)))
-    return events.parse(mine, config.source, config.features.events), version or 0
+    return events.parse(mine, config.source, config.features.known_events()), version or 0
 
 
-def latest_time(parsed: DataFrame) -> dt.datetime | None:
+def latest_time(typed: DataFrame) -> dt.datetime | None:
     """Return the first whole second after the last event: everything is past then. None where the log has no time."""
-    last = parsed.where(f.col("reason").isNull()).agg(f.unix_seconds(f.max("time"))).first()
+    last = typed.where(f.col("reason").isNull()).agg(f.unix_seconds(f.max("time"))).first()
     assert last is not None
     return None if last[0] is None else dt.datetime.fromtimestamp(last[0] + 1, dt.UTC)
 

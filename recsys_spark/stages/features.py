@@ -1,99 +1,118 @@
-"""bronze.events to weighted interactions, dictionaries and item features, as of a moment."""
+"""bronze.events to weighted interactions, dictionaries, features and a profile, as of a moment."""
 
-import datetime as dt
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from pyspark import StorageLevel
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as f
 
 from recsys_spark.blocks import store
 from recsys_spark.config import Config
-from recsys_spark.errors import DataError
+from recsys_spark.errors import DataError, JobError
 from recsys_spark.runs import Run
 from recsys_spark.runs import main as run_job
-from recsys_spark.stages.events import latest_time, parsed_events, read_files
-from recsys_spark.transforms import attributes, events, ids, interactions, kcore, splits
+from recsys_spark.stages import known
+from recsys_spark.stages.events import latest_time, typed_events
+from recsys_spark.stages.known import as_timestamp
+from recsys_spark.tables import Commit
+from recsys_spark.transforms import events, ids, interactions, kcore, limits, splits
+
+__all__ = ["as_timestamp", "build_features", "main", "with_core"]
+
+SLICES = ("silver.interactions", "gold.user_features", "gold.item_features", "gold.profile")
+DICTIONARIES = {"gold.user_ids": ("user_id", "user_index"), "gold.item_ids": ("item_id", "item_index")}
 
 
 def build_features(run: Run) -> None:
-    """Write silver.interactions and gold.item_features of the run's as_of, extend the dictionaries."""
-    parsed, bronze = parsed_events(run)
-    run.as_of = run.as_of or latest_time(parsed)
-    note = {"from": {"bronze.events": bronze, **_settings(run.config)}, "run_id": run.run_id}
+    """Write silver.interactions, gold.user_features, gold.item_features and gold.profile of the run's as_of.
+
+    Extends the dictionaries, and replaces silver.quarantine, silver.items and silver.users.
+    """
+    typed, bronze = typed_events(run)
+    run.as_of = run.as_of or latest_time(typed)
+    note = {"from": {"bronze.events": bronze, "files": known.delivered(run), **_settings(run.config)}}
     where = {"as_of": run.as_of}
-    written = [run.tables.find(name, where) for name in ("silver.interactions", "gold.item_features")]
-    names = (
-        "silver.interactions",
-        "gold.item_features",
-        "silver.quarantine",
-        "gold.user_ids",
-        "gold.item_ids",
-    )
-    if all(commit is not None and commit.note["from"] == note["from"] for commit in written):
+    if all(_is_from(run.tables.find(name, where), note) for name in (SLICES[0], SLICES[-1])):  # the first, the last
         run.say(f"features: as of {run.as_of} they are built already")
-        run.outputs |= {name: commit.version for name, commit in zip(names, written, strict=False) if commit}
-        run.outputs |= {name: run.tables.version(name) for name in names[2:]}
+        written = {name: run.tables.find(name, where) for name in SLICES}
+        run.outputs |= {name: commit.version for name, commit in written.items() if commit}
+        run.outputs |= {name: run.tables.version(name) for name in ("silver.quarantine", *DICTIONARIES)}
         return
-    _quarantine(run, parsed)
-    _attributes(run)
-    past, _ = splits.split(events.valid(parsed), run.as_of, run.config.evaluation.horizon, run.config.holdout)
+    parsed = limits.judge(typed, run.config.source, run.as_of)
+    # One shuffle: what is grouped by user, or by user and item, needs no other.
+    good = events.valid(parsed).repartition("user_id").persist(StorageLevel.MEMORY_AND_DISK)
+    _quarantine(run, parsed, typed.count(), good.count())
+    known.write_attributes(run)
+    past, _ = splits.split(good, run.as_of, run.config.evaluation.horizon, run.config.holdout)
     pairs = interactions.interactions(past, run.config.features, run.as_of).persist(StorageLevel.MEMORY_AND_DISK)
     n_pairs = pairs.count()
     if n_pairs == 0:
         raise DataError(f"as of {run.as_of}: no event is left to learn from; look at silver.quarantine or --as-of")
-    for name, column, index in (
-        ("gold.user_ids", "user_id", "user_index"),
-        ("gold.item_ids", "item_id", "item_index"),
-    ):
+    for name, (column, index) in DICTIONARIES.items():
         run.outputs[name] = _extend(run, name, pairs, column, index)
     marked = with_core(run, pairs, n_pairs)
-    kept = marked.drop("recent").withColumn("as_of", as_timestamp(run.as_of))
-    features = interactions.item_features(pairs).withColumn("as_of", as_timestamp(run.as_of))
-    for name, frame in zip(names, (kept, features), strict=False):
-        run.outputs[name] = run.tables.write_slice(name, frame, where, note, ("as_of",)).version
-    marked.unpersist()
-    pairs.unpersist()
+    counted = interactions.item_features(pairs, run.as_of, run.config.features.popularity_half_life)
+    counted = counted.persist(StorageLevel.MEMORY_AND_DISK)
+    slices: dict[str, Callable[[], DataFrame]] = {
+        "silver.interactions": lambda: marked.drop("recent").withColumn("as_of", known.as_timestamp(run.as_of)),
+        "gold.user_features": lambda: known.user_features(run, past, pairs),
+        "gold.item_features": lambda: known.item_features(run, past, counted),
+        "gold.profile": lambda: known.data_profile(run, past, marked, counted),
+    }
+    for name, frame in slices.items():
+        run.outputs[name] = run.tables.write_slice(
+            name, frame(), where, {**note, "run_id": run.run_id}, ("as_of",)
+        ).version
+    for cached in (counted, marked, pairs, good):
+        cached.unpersist()
     run.say(f"features: {n_pairs:,} pairs of user and item" + (f" as of {run.as_of}" if run.as_of else ""))
 
 
-def as_timestamp(moment: dt.datetime | None) -> Column:
-    """Return a moment as a literal column."""
-    return f.lit(moment).cast("timestamp")
+def _is_from(commit: Commit | None, note: dict[str, Any]) -> bool:
+    """Whether a slice was written from what this run would write it from."""
+    return commit is not None and bool(commit.note["from"] == note["from"])
 
 
 def _settings(config: Config) -> dict[str, object]:
     """What the features depend on beside the rows: it decides whether they must be built again."""
-    chosen = config.model_dump(mode="json", include={"source", "features", "holdout", "items", "users"})
+    chosen = config.model_dump(mode="json", include={"source", "features", "holdout", "items", "users", "friends"})
+    del chosen["source"]["ingested_before"]  # it chose the version of bronze.events
     return {"config": chosen}
 
 
-def _quarantine(run: Run, parsed: DataFrame) -> None:
-    """Write the refused rows with their reasons; raise DataError where they are more than the configuration allows."""
-    counts = {row["reason"]: row["count"] for row in parsed.groupBy("reason").count().collect()}
-    total = sum(counts.values())
-    refused = {reason: counts[reason] for reason in sorted(counts.keys() - {None})}
-    run.counts |= {"rows": total, "kept": counts.get(None, 0), "refused": refused}
-    share = sum(refused.values()) / max(total, 1)
+def _quarantine(run: Run, parsed: DataFrame, n_rows: int, n_kept: int) -> None:
+    """Write the refused rows with their reasons, and check that no row is lost.
+
+    Raises DataError, before anything is written, where they are more than the configuration allows.
+    """
+    share = (n_rows - n_kept) / max(n_rows, 1)
     if share > run.config.features.max_quarantined:
+        counts = {row["reason"]: row["count"] for row in parsed.groupBy("reason").count().collect()}
         raise DataError(
-            f"{share:.1%} of {total} rows are refused ({refused}), more than features.max_quarantined = "
+            f"{share:.1%} of {n_rows} rows are refused ({_sorted(counts)}), more than features.max_quarantined = "
             f"{run.config.features.max_quarantined:.1%}; mend the source or raise the limit"
         )
-    commit = run.tables.write_slice("silver.quarantine", events.refused(parsed, run.run_id), {})
+    lost = parsed if n_kept < n_rows else parsed.limit(0)  # nothing to look for
+    commit = run.tables.write_slice("silver.quarantine", events.refused(lost, run.run_id), {})
+    refused: dict[str, int] = {}
+    if n_kept < n_rows:
+        rows = run.tables.read("silver.quarantine", commit.version).groupBy("reason").count().collect()
+        refused = _sorted({row["reason"]: row["count"] for row in rows})
+    if n_kept + sum(refused.values()) != n_rows:
+        raise JobError(
+            f"of {n_rows} rows of bronze.events {n_kept} were kept and {sum(refused.values())} refused ({refused}): "
+            "a row is lost or counted twice; this is an error of the program"
+        )
+    run.counts |= {"rows": n_rows, "kept": n_kept, "refused": refused}
     run.outputs["silver.quarantine"] = commit.version
-    run.say(f"events: {total:,} rows, {counts.get(None, 0):,} kept, refused: {refused or 'none'}")
+    run.say(f"events: {n_rows:,} rows, {n_kept:,} kept, refused: {refused or 'none'}")
 
 
-def _attributes(run: Run) -> None:
-    """Write silver.items and silver.users as their files are now."""
-    config = run.config
-    if config.items is not None:
-        known = attributes.items(read_files(run, config.items), config.items)
-        run.outputs["silver.items"] = run.tables.write_slice("silver.items", known, {}).version
-    if config.users is not None:
-        known = attributes.users(read_files(run, config.users), config.users)
-        run.outputs["silver.users"] = run.tables.write_slice("silver.users", known, {}).version
+def _sorted(counts: dict[str | None, int]) -> dict[str, int]:
+    """Counts by reason, in the order of the reasons' names, without the rows that are good."""
+    return dict(sorted((reason, n) for reason, n in counts.items() if reason is not None))
 
 
 def _extend(run: Run, name: str, pairs: DataFrame, column: str, index: str) -> int:
@@ -102,12 +121,13 @@ def _extend(run: Run, name: str, pairs: DataFrame, column: str, index: str) -> i
 
 
 def with_core(run: Run, pairs: DataFrame, n_pairs: int) -> DataFrame:
-    """Mark the pairs whose user and item both belong to the k-core."""
+    """Mark the pairs that are trained on: not hidden, not of users held out, user and item both in the k-core."""
     k = run.config.features.k_core
+    trained = ~f.col("hidden") & splits.learnt_from(run.config.holdout)
     if k == 1:
-        return pairs.withColumn("core", f.lit(True))
+        return pairs.withColumn("core", trained)
     users, items = run.tables.read("gold.user_ids"), run.tables.read("gold.item_ids")
-    coded = ids.encode(pairs.select("user_id", "item_id"), users, items)
+    coded = ids.encode(pairs.where(trained).select("user_id", "item_id"), users, items)
     histories = coded.select(
         f.col("user_index").alias("row"), f.col("item_index").alias("column"), f.lit(1.0).alias("value")
     )
@@ -123,7 +143,7 @@ def with_core(run: Run, pairs: DataFrame, n_pairs: int) -> DataFrame:
     marked = (
         pairs.join(core_users.withColumn("_user", f.lit(True)), "user_id", "left")
         .join(f.broadcast(core_items.withColumn("_item", f.lit(True))), "item_id", "left")
-        .withColumn("core", f.coalesce(f.col("_user") & f.col("_item"), f.lit(False)))
+        .withColumn("core", trained & f.coalesce(f.col("_user") & f.col("_item"), f.lit(False)))
         .drop("_user", "_item")
         .persist(StorageLevel.MEMORY_AND_DISK)
     )

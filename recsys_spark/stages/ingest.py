@@ -31,8 +31,10 @@ def ingest(run: Run) -> None:
         run.say("ingest: no new files")
         return
     if not known:
-        check_as_of(run, events.parse(raw, source, run.config.features.events))
-    run.outputs["bronze.events"] = run.tables.write_bronze(raw, changed, {"run_id": run.run_id})
+        check_as_of(run, events.parse(raw, source, run.config.features.known_events()))
+    run.outputs["bronze.events"] = run.tables.write_bronze(
+        raw, changed, {"run_id": run.run_id, "ingested_at": now.isoformat()}
+    )
     run.say(f"ingest: {n_files} new files" + (f", {len(changed)} of them in place of older ones" if changed else ""))
 
 

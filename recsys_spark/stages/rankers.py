@@ -1,7 +1,7 @@
 """What scoring and evaluation need of the tables: who may be shown what, and the rankers of models and popularity."""
 
 import dataclasses
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +11,7 @@ from pyspark.sql import functions as f
 
 from recsys_spark.als.baseline import Baseline
 from recsys_spark.als.trainer import rows_solve
-from recsys_spark.config import Config, Pairs
+from recsys_spark.config import Config, Pairs, Popularity
 from recsys_spark.errors import DataError
 from recsys_spark.runs import Run
 from recsys_spark.stages.events import read_files
@@ -23,6 +23,8 @@ from recsys_spark.topk.ranker import ALLOWED, HIDDEN, SEGMENT, Model, Ranker
 from recsys_spark.transforms.attributes import items_at
 from recsys_spark.transforms.events import blamed, text
 from recsys_spark.transforms.interactions import decay, exact_sum
+
+POPULARITIES = get_args(Popularity)
 
 _SEGMENT_ITEMS = 1000  # of a segment's popular items; after them come those of all users
 _SEGMENTS = 100_000
@@ -38,8 +40,11 @@ def histories(run: Run, pairs: DataFrame, only: DataFrame | None = None) -> Data
         hide: Column = f.lit(topk.hide_seen)
     else:
         hide = f.coalesce(f.arrays_overlap("event_types", f.array(*map(f.lit, topk.hide_seen))), f.lit(False))
-    known = pairs.select("user_id", "item_id", "weight", hide.alias("_hide"))
+    # Disliked, returned: no history, but not to be shown again.
+    gone = f.col("hidden") if "hidden" in pairs.columns else f.lit(False)
+    known = pairs.where(~gone).select("user_id", "item_id", "weight", hide.alias("_hide"))
     parts = [scorer.history_rows(_indexed(run, known), f.col("_hide"))]
+    parts.append(scorer.marks(_indexed(run, pairs.where(gone).select("user_id", "item_id")), HIDDEN))
     for name, given, kind in (("blocked", topk.blocked, HIDDEN), ("allowed", topk.allowed, ALLOWED)):
         if given is not None:
             parts.append(scorer.marks(_listed_pairs(run, name, given), kind))
@@ -53,9 +58,14 @@ def histories(run: Run, pairs: DataFrame, only: DataFrame | None = None) -> Data
     return _union([part.join(f.broadcast(only), "user_id", "left_semi") for part in parts] + [scorer.marks(nobody, 0)])
 
 
-def popularity_ranker(run: Run, popularity: str) -> Ranker:
-    """Return the ranker of a popularity column of gold.item_features as of the run's as_of."""
-    return _ranker(run, items_by_index(run), popularity)
+def popularity_ranker(run: Run, popularity: str, values: DataFrame | None = None) -> Ranker:
+    """Return the ranker of a popularity column of gold.item_features as of the run's as_of, or of (item_id, value)."""
+    items = items_by_index(run)
+    if values is not None:
+        ordered = run.tables.read("gold.item_ids").join(values, "item_id", "left").toArrow().sort_by("item_index")
+        column = pc.fill_null(ordered.column("value"), 0.0)
+        items = items.set_column(items.column_names.index(popularity), popularity, column)
+    return _ranker(run, items, popularity)
 
 
 def fallback_ranker(run: Run) -> Ranker:
@@ -83,7 +93,7 @@ def model_ranker(run: Run, model: Row) -> Ranker:
     prior = None
     if settings.weight or settings.new_users:
         popularity = items.column(settings.popularity).to_numpy().astype(np.float32)[indices]
-        prior = Prior(popularity, settings.weight, settings.new_users, settings.min_history)
+        prior = Prior.of(popularity, solve.others, settings.weight, settings.new_users, settings.min_history)
     eligible = items.column("eligible").to_numpy(zero_copy_only=False)
     known = Model.of(model["kind"], indices, solve, eligible, ranker.categories, baseline, prior)
     return dataclasses.replace(ranker, model=known, reasons=run.config.topk.reasons)
@@ -92,10 +102,11 @@ def model_ranker(run: Run, model: Row) -> Ranker:
 def items_by_index(run: Run) -> pa.Table:
     """Return what is known of the dictionary's items as of the run's as_of, in the order of their indices.
 
-    item_id, popularity, popularity_decayed, category, and eligible: whether the item may be listed at all.
+    item_id, POPULARITIES, category, and eligible: whether the item may be listed at all.
     """
     topk, tables = run.config.topk, run.tables
-    features = tables.read_slice("gold.item_features", {"as_of": run.as_of}).drop("as_of")
+    features = tables.read_slice("gold.item_features", {"as_of": run.as_of})
+    features = features.select("item_id", "popularity", "popularity_decayed", "last_time")
     items = tables.read("gold.item_ids").join(features, "item_id", "left")
     eligible = f.lit(True)
     if topk.active_within is not None:
@@ -115,7 +126,7 @@ def items_by_index(run: Run) -> pa.Table:
         table = items.select(
             "item_index",
             "item_id",
-            *(f.coalesce(name, f.lit(0.0)).alias(name) for name in ("popularity", "popularity_decayed")),
+            *(f.coalesce(name, f.lit(0.0)).alias(name) for name in POPULARITIES),
             "category",
             eligible.alias("eligible"),
         ).toArrow()
@@ -174,10 +185,11 @@ def _segment_orders(run: Run, items: pa.Table) -> Orders | None:
     if not run.tables.exists("silver.users"):
         return None
     names = _segments(run)
-    pairs = run.tables.read_slice("silver.interactions", {"as_of": run.as_of})
+    pairs = run.tables.read_slice("silver.interactions", {"as_of": run.as_of}).where("NOT hidden")
     one: Any = f.lit(1.0)
-    if run.config.topk.fallback == "popularity_decayed" and run.as_of is not None:
-        one = decay(run.as_of, run.config.features.popularity_half_life, "last_time")
+    if run.config.topk.fallback != "popularity" and run.as_of is not None:
+        time = "first_time" if run.config.topk.fallback == "adoptions_decayed" else "last_time"
+        one = decay(run.as_of, run.config.features.popularity_half_life, time)
     allowed = run.spark.createDataFrame(items.filter(items.column("eligible")).select(["item_id", "item_index"]))
     popular = (
         pairs.join(run.tables.read("silver.users"), "user_id")

@@ -49,6 +49,17 @@ def show_lists(run: Run, lists: DataFrame, pairs: DataFrame) -> dict[str, list[d
     return {row["user_id"]: [item.asDict(recursive=True) for item in row["items"]] for row in rows}
 
 
+def show_someone(run: Run, model_id: str) -> None:
+    """Print the list of one user whom the model serves and who has a history to show, the same at each run."""
+    lists = run.tables.read_slice("gold.recommendations", {"model_id": model_id, "as_of": run.as_of})
+    pairs = run.tables.read_slice("silver.interactions", {"as_of": run.as_of})
+    known = pairs.groupBy("user_id").count().where(f.col("count") >= _HISTORY).select("user_id")
+    served = lists.where("source = 'als'").join(known, "user_id", "left_semi")
+    someone = served.orderBy(f.xxhash64("user_id")).limit(1)
+    if not someone.isEmpty():
+        show_lists(run, someone, pairs)
+
+
 def _names(run: Run, items: set[str]) -> dict[str, str]:
     """Return how people call items: by name where silver.items has one, else by id."""
     found = {item: item for item in items}

@@ -23,7 +23,8 @@ def similar_items(run: Run, model: Row) -> None:
     eligible = items.column("eligible").to_numpy(zero_copy_only=False)
     indices, factors, _ = read_factors(run, "gold.item_factors", model["model_id"], model["epochs"])
     dictionary = run.tables.read("gold.item_ids")
-    pairs = run.tables.read_slice("silver.interactions", {"as_of": run.as_of}).join(f.broadcast(dictionary), "item_id")
+    shown = run.tables.read_slice("silver.interactions", {"as_of": run.as_of}).where("NOT hidden")
+    pairs = shown.join(f.broadcast(dictionary), "item_id")
     allowed = run.spark.createDataFrame(pa.table({"item_index": np.flatnonzero(eligible).astype(np.int32)}))
     found = {
         "cosine": neighbours.cosine(run.spark, indices, factors, item_ids, eligible, topk.neighbours),

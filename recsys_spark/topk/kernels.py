@@ -15,7 +15,7 @@ Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 Hidden = tuple[Longs, Ints, Ints]
 
-_CHUNK = 16  # items whose highest score is compared with a user's threshold at once
+_CHUNK = 64  # items whose highest score is compared with a user's bar at once
 _TILES = 16  # tiles of users that a tile of items is multiplied with while it is in cache
 _CANDIDATE_BYTES = 2**26  # of a batch's candidates; lists of thousands make batches smaller
 _LOWEST = float(np.finfo(np.float32).min)
@@ -49,7 +49,7 @@ def catalog(
     """Return the catalog of the items with factors (n_items, rank), or of the eligible (n_items,) of them.
 
     What is not eligible is not in it at all, and so costs nothing later. categories (n_items,) are for
-    `top_k`'s most_of_one; −1 is none. tile_items, a power of two ≥ 16, changes the speed only.
+    `top_k`'s most_of_one; −1 is none. tile_items, a power of two ≥ 64, changes the speed only.
     """
     if tile_items < _CHUNK or tile_items & (tile_items - 1):
         raise ValueError(f"tile_items: {tile_items} is not a power of two ≥ {_CHUNK}")
@@ -167,40 +167,34 @@ def _rank_batch(
     differ by at most twice this, and two that differ by more than four times this are in the right order.
     """
     n_tiles, tile_items, rank = cat.factors.shape
-    starts, hidden_rows, hidden_users = hidden
+    starts, hidden_columns, hidden_users = hidden
     errors = norms * (cat.norms[0] * rank * 2.0**-23) + 1e-33
     slack = (4 * errors).astype(np.float32)
     bars = np.full(len(users), _LOWEST, np.float32)
+    reach = (norms * cat.norms[0] + 2 * errors).astype(np.float32)
+    tops = np.full(len(users), _LOWEST, np.float32)
     counts = np.zeros(len(users), np.int32)
     places = np.empty((len(users), _room(k)), np.int32)
     scores = np.empty((len(users), _room(k)), np.float32)
-    active = np.arange(len(users), dtype=np.int32)
-    columns = _columns(users, tile_users)
-    tile = np.empty((tile_items, tile_users), np.float32)
+    active, rows = np.arange(len(users), dtype=np.int32), users
+    tile = np.empty((tile_users, tile_items), np.float32)
     for t in range(n_tiles):
         going = active[(norms * cat.norms[t] + errors >= bars)[active]]  # the others are done
         if len(going) == 0:
             break
-        if -(-len(going) // tile_users) < len(columns):  # a whole tile of users is saved
-            active = going
-            columns = _columns(users[active], tile_users)
+        if len(going) + tile_users <= len(active):  # a whole tile of users is saved
+            active, rows = going, users[going]
         first, end = t * tile_items, min((t + 1) * tile_items, len(cat.items))
         cells = slice(starts[t], starts[t + 1])
-        for i, block in enumerate(columns):
-            np.dot(cat.factors[t], block, out=tile)
-            ranked = active[i * tile_users : (i + 1) * tile_users]
-            _hide(tile, end - first, ranked, hidden_rows[cells], hidden_users[cells])
-            _rank_tile(tile, first, end - first, k, users, cat.factors, cat.items, ranked, slack, *cap,
-                       bars, counts, places, scores)  # fmt: skip
+        for start in range(0, len(active), tile_users):
+            ranked = active[start : start + tile_users]
+            part = tile[: len(ranked)]
+            np.dot(rows[start : start + tile_users], cat.factors[t].T, out=part)
+            _hide(part, end - first, ranked, hidden_columns[cells], hidden_users[cells])
+            _rank_tile(part, first, end - first, users, cat.factors, cat.items, ranked, slack, *cap,
+                       k, reach, tops, bars, counts, places, scores)  # fmt: skip
+    _drop_all(users, cat.factors, cat.items, slack, *cap, k, bars, counts, places, scores)
     return places, counts
-
-
-def _columns(users: Floats, tile_users: int) -> Floats:
-    """Return users (n, rank) in columns, as (n_tiles, rank, tile_users), zeros after the last."""
-    n, rank = users.shape
-    padded = np.zeros((-(-n // tile_users), tile_users, rank), np.float32)
-    padded.reshape(-1, rank)[:n] = users
-    return np.ascontiguousarray(padded.transpose(0, 2, 1))
 
 
 def _norms(factors: Floats) -> Doubles:
@@ -212,7 +206,7 @@ def _norms(factors: Floats) -> Doubles:
 def _by_tile(offsets: Longs, hidden: Ints, places: Ints, n_tiles: int, bits: int) -> Hidden:
     """Sort a batch's hidden cells by tile (of 2^bits items), then user, by counting: O(cells).
 
-    Returns where each tile begins (n_tiles + 1,), and of each cell the item's row within its tile and the
+    Returns where each tile begins (n_tiles + 1,), and of each cell the item's column within its tile and the
     user, counted from the first of the batch.
     """
     starts = np.zeros(n_tiles + 1, np.int64)
@@ -236,39 +230,64 @@ def _by_tile(offsets: Longs, hidden: Ints, places: Ints, n_tiles: int, bits: int
 
 
 @numba.njit(nogil=True, cache=True)
-def _hide(tile: Floats, n_items: int, users: Ints, hidden_rows: Ints, hidden_users: Ints) -> None:
-    """Set to −inf the hidden cells of a tile's users (both ascending), and the rows after its items."""
+def _hide(tile: Floats, n_items: int, users: Ints, hidden_columns: Ints, hidden_users: Ints) -> None:
+    """Set to −inf the hidden cells of a tile's users (both ascending), and the columns after its items."""
     first, end = np.searchsorted(hidden_users, users[0]), np.searchsorted(hidden_users, users[-1] + 1)
     u = 0
     for h in range(first, end):
         while users[u] < hidden_users[h]:
             u += 1
         if users[u] == hidden_users[h]:
-            tile[hidden_rows[h], u] = -np.inf
-    tile[n_items:] = -np.inf
+            tile[u, hidden_columns[h]] = -np.inf
+    tile[:, n_items:] = -np.inf
 
 
 @numba.njit(fastmath={"nnan", "nsz"}, nogil=True, cache=True)
-def _kth_of_groups(tile: Floats, k: int) -> Floats:
-    """Return no more than each user's k-th highest score in a tile: the k-th highest of 2·k groups' maxima.
+def _reaches(scores: Floats, bar: float) -> bool:
+    """Return whether one of a few scores reaches a bar: vector comparisons, no branch."""
+    found = False
+    for i in range(scores.shape[0]):
+        found |= scores[i] >= bar
+    return found
 
-    A group is some rows. Its maximum falls down the sorted lists of all users at once, a vector operation a
-    place: the higher stays, the lower falls on. It spares most of a first tile's insertions.
+
+@numba.njit(fastmath={"nnan", "nsz"}, nogil=True, cache=True)
+def _number_at(scores: Floats, bar: np.float32) -> int:
+    """Return how many scores reach a bar: vector comparisons, no branch."""
+    n = 0
+    for i in range(scores.shape[0]):
+        n += scores[i] >= bar
+    return n
+
+
+@numba.njit(nogil=True, cache=True)
+def _below_kth(scores: Floats, k: int, low: np.float32, high: np.float32) -> np.float32:
+    """Return a number that at least k of the scores reach, near the k-th highest: by halves between low and high.
+
+    At least k reach low, and none is above high.
     """
-    kth = np.full((k, tile.shape[1]), -np.inf, np.float32)
-    size = tile.shape[0] // (2 * k)
-    for group in range(2 * k if size else 0):
-        falling = tile[group * size].copy()
-        for i in range(group * size + 1, group * size + size):
-            for u in range(tile.shape[1]):
-                falling[u] = max(falling[u], tile[i, u])
-        for q in range(k):
-            for u in range(tile.shape[1]):
-                higher = max(kth[q, u], falling[u])
-                falling[u] = min(kth[q, u], falling[u])
-                kth[q, u] = higher
-    bound: Floats = kth[k - 1]
-    return bound
+    for _ in range(12):
+        middle = np.float32(low + (high - low) * np.float32(0.5))
+        n = _number_at(scores, middle)
+        if n < k:
+            high = middle
+            continue
+        low = middle
+        if n == k:
+            break
+    return low
+
+
+@numba.njit(fastmath={"nnan", "nsz"}, nogil=True, cache=True)
+def _highest(scores: Floats) -> np.float32:
+    """Return the highest of scores (a multiple of 16): 16 at a time, then of these."""
+    lanes = scores[:16].copy()
+    for start in range(16, scores.shape[0], 16):
+        part = scores[start : start + 16]
+        for j in range(16):
+            lanes[j] = max(lanes[j], part[j])
+    highest: np.float32 = lanes.max()
+    return highest
 
 
 @numba.njit(fastmath={"nnan", "nsz", "reassoc", "contract"}, nogil=True, cache=True)
@@ -282,16 +301,17 @@ def _score(user: Floats, factors: Floats, place: int) -> np.float32:
 
 
 @numba.njit(nogil=True, cache=True)
-def _sorted(scores: Floats, places: Ints, items: Ints) -> None:
+def _sort(scores: Floats, places: Ints, items: Ints) -> None:
     """Sort candidates (n,) in place, by descending score, ties by the items' position."""
-    order = np.argsort(-scores, kind="mergesort")
-    scores[:], places[:] = scores[order], places[order]
+    if len(scores) > 64:  # what is left for the insertion below is to order the ties
+        order = np.argsort(-scores, kind="mergesort")
+        scores[:], places[:] = scores[order], places[order]
     for q in range(1, len(scores)):
         score, place, p = scores[q], places[q], q
-        while p > 0 and scores[p - 1] == score and items[places[p - 1]] > items[place]:
-            places[p] = places[p - 1]
+        while p > 0 and (scores[p - 1] < score or (scores[p - 1] == score and items[places[p - 1]] > items[place])):
+            scores[p], places[p] = scores[p - 1], places[p - 1]
             p -= 1
-        places[p] = place
+        scores[p], places[p] = score, place
 
 
 @numba.njit(nogil=True, cache=True)
@@ -304,7 +324,7 @@ def _best(
     """
     for q in range(len(places)):
         scores[q] = _score(user, factors, places[q])
-    _sorted(scores, places, items)
+    _sort(scores, places, items)
     n = 0
     for q in range(len(places)):
         if n == k:
@@ -342,13 +362,11 @@ def _list(
 
 
 @numba.njit(nogil=True, cache=True)
-def _bar(scores: Floats, places: Ints, slack: float, categories: Ints, most: int, k: int) -> float:
+def _bar_of_capped(scores: Floats, places: Ints, slack: float, categories: Ints, most: int, k: int) -> float:
     """Return the score below which no candidate (n,), nor any item to come, can be among the best k.
 
-    Where categories are limited, a candidate that its own category rules out gets the score −inf.
+    A candidate that its own category rules out gets the score −inf.
     """
-    if most == 0:
-        return np.partition(scores, len(scores) - k)[len(scores) - k] - slack if len(scores) >= k else _LOWEST
     order = np.argsort(-scores)
     n = 0
     for q in range(len(order)):
@@ -372,7 +390,6 @@ def _rank_tile(
     tile: Floats,
     first: int,
     n_items: int,
-    k: int,
     users: Floats,
     factors: Floats,
     items: Ints,
@@ -380,6 +397,9 @@ def _rank_tile(
     slack: Floats,
     categories: Ints,
     most: int,
+    k: int,
+    reach: Floats,
+    tops: Floats,
     bars: Floats,
     counts: Ints,
     places: Ints,
@@ -387,43 +407,46 @@ def _rank_tile(
 ) -> None:
     """Add to the candidates of the `ranked` of the users what in a tile's n_items may be among their best k.
 
-    tile (tile_items, tile_users) are the scores by sgemm of the places from `first` on, −inf where hidden. The
-    maximum of a chunk of them is taken for all users at once, a vector operation; only where it reaches a
-    user's bar are they looked at one by one. The candidates' (n_users, room) scores are sgemm's, until so many are
-    left that rounding alone parts them.
+    tile (n_ranked, tile_items) are the scores by sgemm of the places from `first` on, −inf where hidden. Only where
+    one of a chunk of them reaches the user's bar are they looked at one by one. places and scores (n_users, room) are
+    a user's candidates, tops (n_users,) the highest of their scores, reach (n_users,) the most that one could be.
     """
-    if first == 0 and most == 0:
-        kth = _kth_of_groups(tile, k)
-        for u in range(ranked.shape[0]):
-            bars[ranked[u]] = max(bars[ranked[u]], kth[u] - slack[ranked[u]])
-    near = np.full(tile.shape[1], np.float32(np.inf))
-    for u in range(ranked.shape[0]):
-        near[u] = bars[ranked[u]]
-    highest = np.empty(tile.shape[1], np.float32)
     room = places.shape[1]
-    for start in range(0, n_items, _CHUNK):
-        highest[:] = -np.inf
-        for i in range(start, start + _CHUNK, 4):
-            a, b, c, d = tile[i], tile[i + 1], tile[i + 2], tile[i + 3]
-            for u in range(tile.shape[1]):
-                highest[u] = max(highest[u], max(max(a[u], b[u]), max(c[u], d[u])))
-        for u in range(ranked.shape[0]):
-            if highest[u] < near[u]:
+    for row in range(ranked.shape[0]):
+        u, own = ranked[row], tile[row]
+        bar, before = bars[u], counts[u]
+        if first == 0 and most == 0 and _number_at(own, -reach[u]) >= k:
+            bar = max(bar, _below_kth(own, k, -reach[u], _highest(own)) - slack[u])
+        for start in range(0, n_items, _CHUNK):
+            if not _reaches(own[start : start + _CHUNK], bar):
                 continue
-            user = ranked[u]
-            for i in range(start, start + _CHUNK):
-                if tile[i, u] < near[u]:
+            for part in range(start, start + _CHUNK, 16):
+                if not _reaches(own[part : part + 16], bar):
                     continue
-                if counts[user] == room:
-                    _drop(users[user], factors, items, slack[user], categories, most, k,
-                          bars, counts, places, scores, user)  # fmt: skip
-                    near[u] = bars[user]
-                places[user, counts[user]], scores[user, counts[user]] = first + i, tile[i, u]
-                counts[user] += 1
-    for u in range(ranked.shape[0]):
-        if counts[ranked[u]] > k + k // 4:
-            _drop(users[ranked[u]], factors, items, slack[ranked[u]], categories, most, k,
-                  bars, counts, places, scores, ranked[u])  # fmt: skip
+                for i in range(part, part + 16):
+                    if own[i] < bar:
+                        continue
+                    if counts[u] == room:
+                        bars[u] = bar
+                        _raise_bar(u, k, slack, most, reach, tops, bars, counts, scores)
+                        _drop(users[u], factors, items, slack[u], categories, most, k, bars, counts, places, scores, u)
+                        bar, before = bars[u], 0
+                    places[u, counts[u]], scores[u, counts[u]] = first + i, own[i]
+                    counts[u] += 1
+                    tops[u] = max(tops[u], own[i])
+        bars[u] = bar
+        if counts[u] > before:
+            _raise_bar(u, k, slack, most, reach, tops, bars, counts, scores)
+
+
+@numba.njit(nogil=True, cache=True)
+def _raise_bar(
+    u: int, k: int, slack: Floats, most: int, reach: Floats, tops: Floats, bars: Floats, counts: Ints, scores: Floats
+) -> None:
+    """Raise the bar of user u to what k of her candidates reach, less what rounding may change."""
+    if most == 0 and counts[u] >= k:
+        low = max(bars[u], -reach[u])
+        bars[u] = max(bars[u], _below_kth(scores[u, : counts[u]], k, low, tops[u]) - slack[u])
 
 
 @numba.njit(nogil=True, cache=True)
@@ -441,10 +464,11 @@ def _drop(
     scores: Floats,
     u: int,
 ) -> None:
-    """Raise user u's bar and drop the candidates below it; where too many are left, all but the best k."""
+    """Drop the candidates of user u below the bar; where too many are left, all but the best k."""
     n = counts[u]
     own, of_own = scores[u, :n], places[u, :n]
-    bars[u] = max(bars[u], _bar(own, of_own, slack, categories, most, k))
+    if most > 0:
+        bars[u] = max(bars[u], _bar_of_capped(own, of_own, slack, categories, most, k))
     left = 0
     for q in range(n):
         if own[q] >= bars[u]:
@@ -453,6 +477,24 @@ def _drop(
     if 4 * left > 3 * places.shape[1]:
         left = _best(user, factors, items, of_own[:left], own[:left], categories, most, k)
     counts[u] = left
+
+
+@numba.njit(nogil=True, cache=True)
+def _drop_all(
+    users: Floats,
+    factors: Floats,
+    items: Ints,
+    slack: Floats,
+    categories: Ints,
+    most: int,
+    k: int,
+    bars: Floats,
+    counts: Ints,
+    places: Ints,
+    scores: Floats,
+) -> None:
+    for u in range(len(users)):
+        _drop(users[u], factors, items, slack[u], categories, most, k, bars, counts, places, scores, u)
 
 
 @dataclass(frozen=True)

@@ -13,23 +13,36 @@ Longs = NDArray[np.int64]
 class Prior:
     """Adds β_u·log(1 + popularity_i) to a score.
 
-    popularity (n_items,) of the model's items. β_u = weight for everyone, and extra·(1 − n_u / min_history) more for
-    users with fewer than min_history items. With a large weight lists are those of the most popular items.
+    values (n_items,) are the items' column: the logarithm times a scale, by which a user's β is divided, so that the
+    column is as long as the factors and the bound ‖x‖·‖y‖ stays near the scores. β_u = weight for everyone, and
+    extra·(1 − n_u / min_history) more for users with fewer than min_history items. With a large weight lists are those
+    of the most popular items.
     """
 
-    popularity: Floats
+    values: Floats
+    scale: float
     weight: float
     extra: float = 0.0
     min_history: int = 0
 
+    @classmethod
+    def of(
+        cls, popularity: Floats, factors: Floats, weight: float, extra: float = 0.0, min_history: int = 0
+    ) -> "Prior":
+        """Build from the popularity (n_items,) of a model's items and their factors (n_items, rank)."""
+        logs = np.log1p(popularity.astype(np.float64))
+        squares = float(np.einsum("ij,ij->", factors, factors, dtype=np.float64))
+        scale = float(np.sqrt(squares / max(float(logs @ logs), 1e-30))) or 1.0
+        return cls((logs * scale).astype(np.float32), scale, weight, extra, min_history)
+
     def with_items(self, factors: Floats) -> Floats:
         """Return items' factors (n_items, rank) with one column more."""
-        return np.column_stack([factors, np.log1p(self.popularity)]).astype(np.float32)
+        return np.column_stack([factors, self.values])
 
     def with_users(self, factors: Floats, counts: Longs) -> Floats:
         """Return users' factors (n_users, rank) with one column more; counts (n_users,) are of their items."""
         little = np.maximum(1 - counts / max(self.min_history, 1), 0) if self.min_history else np.zeros(len(counts))
-        return np.column_stack([factors, self.weight + self.extra * little]).astype(np.float32)
+        return np.column_stack([factors, (self.weight + self.extra * little) / self.scale]).astype(np.float32)
 
     def blends(self, counts: Longs) -> NDArray[np.bool_]:
         """Return which users are given more of what is popular than others, (n_users,)."""

@@ -5,7 +5,7 @@ import datetime as dt
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as f
 
-from recsys_spark.config import Items, Users
+from recsys_spark.config import Friends, Items, Users
 from recsys_spark.transforms.events import column, text
 
 
@@ -56,6 +56,17 @@ def users(raw: DataFrame, config: Users) -> DataFrame:
     )
     best = f.min(f.struct(-f.col("rows"), "segment")).getField("segment")
     return counted.groupBy("user_id").agg(best.alias("segment"))
+
+
+def friends(raw: DataFrame, config: Friends) -> DataFrame:
+    """Return the distinct (user_id, friend_id) of raw rows, without people who are their own friends."""
+    graph = raw.select(text(config.columns.user).alias("user_id"), text(config.columns.friend).alias("friend_id"))
+    if config.both_ways:
+        graph = graph.unionByName(
+            graph.select(f.col("friend_id").alias("user_id"), f.col("user_id").alias("friend_id"))
+        )
+    named = (f.col("user_id") != "") & (f.col("friend_id") != "")
+    return graph.where(named & (f.col("user_id") != f.col("friend_id"))).distinct()
 
 
 def _text_or_null(name: str | None) -> Column:

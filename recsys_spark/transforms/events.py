@@ -14,7 +14,7 @@ from recsys_spark.schemas import BRONZE_COLUMNS, INGESTED_AT, LINE, PART, RUN_ID
 
 MALFORMED = "_malformed"  # of text formats: the whole line where it does not fit the columns, else null
 
-_ROLES = ("user_id", "item_id", "time", "event", "value")
+_ROLES = ("user_id", "item_id", "time", "event", "value", "measures")
 # Microseconds in a unit; of nanoseconds a thousand are one.
 _UNITS = {"seconds": 1_000_000, "milliseconds": 1_000, "nanoseconds": None}
 _BLANKS = " \t\n\r\u000b\f\u00a0"
@@ -26,6 +26,8 @@ _DIVISIONS = {"Divide", "IntegralDivide", "Remainder", "Pmod"}
 def reasons(source: Source, events: Mapping[str, float] | None = None) -> list[str]:
     """Return the names of all rules that a row can break, in the order in which they are tried.
 
+    The last two look at other rows too: `transforms.limits` has them.
+
     >>> reasons(Source(path="log.parquet", filters={"returned": "true"}))
     ['missing_user', 'missing_item', 'returned']
     """
@@ -36,19 +38,21 @@ def reasons(source: Source, events: Mapping[str, float] | None = None) -> list[s
     if events is not None:
         names += ["unknown_event"]
     if source.columns.value is not None:
-        names += ["bad_value", "negative_value"]
-    return names + list(source.filters)
+        names += ["bad_value", "absurd_value"] + ["negative_value"] * (not source.negative_values)
+    names += list(source.filters)
+    return names + ["duplicate_line"] * (source.duplicates == "refuse") + ["too_many_events"] * bool(source.heavy_users)
 
 
 def parse(raw: DataFrame, source: Source, events: Mapping[str, float] | None = None) -> DataFrame:
-    """Return each raw row as user_id, item_id, time, event, value, reason, BRONZE_COLUMNS, MALFORMED, record.
+    """Return each raw row as user_id, item_id, time, event, value, measures, reason, BRONZE_COLUMNS, MALFORMED, record.
 
     `raw` is as `sources.read_raw` gives it: all columns are strings; `record` holds them as a struct, so that
-    their names meet no other. `reason` is null where the row is good, else the first of `reasons` that it
+    their names meet no other; `measures` is an array of numbers, in the order of `source.measures`, null where one
+    cannot be computed. `reason` is null where the row is good, else the first of `reasons` that it
     breaks. A missing value is a bad one where a value column is mapped; a filter that is null refuses.
 
-    Raises ConfigError for a filter, type, time zone or time pattern that Spark cannot use, and for a filter
-    that a dirty value would make fail (division, or a cast of a string).
+    Raises ConfigError for a filter, measure, type, time zone or time pattern that Spark cannot use, and for a filter
+    or measure that a dirty value would make fail (division, or a cast of a string).
     """
     names = [name for name in raw.columns if name not in _own_columns()]
     typed = raw.select(
@@ -58,10 +62,13 @@ def parse(raw: DataFrame, source: Source, events: Mapping[str, float] | None = N
         *(value.alias(f"__{role}") for role, value in _roles(raw.sparkSession, source).items()),
         *(_typed(raw, name, source) for name in names),
     )
-    for name in source.filters:
-        _check_filter(typed, name, source)
+    for name, rule in source.filters.items():
+        _check_expression(typed, f"source.filters.{name}: {rule!r}", f.expr(rule))
+    for name, rule in source.measures.items():
+        _check_expression(typed, f"source.measures.{name}: {rule!r}", f.expr(rule).cast("double") > 0)
     return typed.select(
-        *(f.col(f"__{role}").alias(role) for role in _ROLES),
+        *(f.col(f"__{role}").alias(role) for role in _ROLES[:-1]),
+        f.array(*map(_measure, source.measures.values())).cast("array<double>").alias("measures"),
         _reason(source, events).alias("reason"),
         *(field.name for field in BRONZE_COLUMNS),
         MALFORMED,
@@ -70,7 +77,7 @@ def parse(raw: DataFrame, source: Source, events: Mapping[str, float] | None = N
 
 
 def valid(parsed: DataFrame) -> DataFrame:
-    """Return the good rows: user_id, item_id, time, event, value, _part."""
+    """Return the good rows: user_id, item_id, time, event, value, measures, _part."""
     return parsed.where(f.col("reason").isNull()).select(*_ROLES, PART)
 
 
@@ -140,7 +147,9 @@ def _reason(source: Source, events: Mapping[str, float] | None) -> Column:
         # NaN is more than infinity in Spark.
         unreadable = optional & _is_missing(text(source.columns.value))
         broken.append(("bad_value", ~f.coalesce(f.abs(value) < float("inf"), unreadable)))
-        broken.append(("negative_value", value < 0))
+        broken.append(("absurd_value", f.abs(value) > source.largest_value))
+        if not source.negative_values:
+            broken.append(("negative_value", value < 0))
     broken += [(name, ~f.coalesce(f.expr(rule), f.lit(False))) for name, rule in source.filters.items()]
     first = f.lit(None).cast("string")
     for name, is_broken in reversed(broken):
@@ -199,10 +208,15 @@ def _typed(raw: DataFrame, name: str, source: Source) -> Column:
         return column(name).try_cast(source.types[name]).alias(name)
 
 
-def _check_filter(typed: DataFrame, name: str, source: Source) -> None:
-    rule = source.filters[name]
-    with blamed(f"source.filters.{name}: {rule!r}"):
-        condition: Any = typed.where(f.expr(rule))._jdf.queryExecution().analyzed().condition()
+def _measure(rule: str) -> Column:
+    """A number of a row; what is not finite is null, as what cannot be read."""
+    number = f.expr(rule).try_cast("double")
+    return f.when(f.abs(number) < float("inf"), number)
+
+
+def _check_expression(typed: DataFrame, what: str, rule: Column) -> None:
+    with blamed(what):
+        condition: Any = typed.where(rule)._jdf.queryExecution().analyzed().condition()
     for node in _nodes(condition):
         kind = node.getClass().getSimpleName()
         if kind not in {"Cast", *_DIVISIONS} or node.evalMode().toString() != "ANSI":
@@ -213,7 +227,7 @@ def _check_filter(typed: DataFrame, name: str, source: Source) -> None:
             remedy = "it may divide by zero: use try_divide or try_mod"
         else:
             continue
-        raise ConfigError(f"source.filters.{name}: {rule!r}: {remedy}")
+        raise ConfigError(f"{what}: {remedy}")
 
 
 def _nodes(expression: Any) -> Iterator[Any]:

@@ -1,6 +1,7 @@
 """From valid events to weighted interactions: one row a user and item, in sums that no order can change."""
 
 import datetime as dt
+from collections.abc import Sequence
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as f
@@ -15,19 +16,25 @@ _RESOLUTION = float(2**32)
 def event_weight(features: Features, as_of: dt.datetime | None) -> Column:
     """Return an event's weight: of its type, by its value, and of its age at as_of.
 
-    w = weight(event) · g(value) · 2^(−age / half_life), with g = 1, value or log(1 + value).
+    w = weight(event) · g(value) · 2^(−age / half_life). With v the value, cut off at ±value_cap, g is 1, v,
+    log(1 + v), or 1 from value_threshold on and else 0. A value below zero weighs against the item: g(−v) = −g(v).
+    Types that hide the item weigh nothing.
     """
-    weight = f.lit(1.0)
-    if features.events is not None:
-        pairs = [literal for name, value in features.events.items() for literal in (f.lit(name), f.lit(float(value)))]
-        weight = f.element_at(f.create_map(*pairs), f.col("event"))
-    if features.value == "multiply":
-        weight = weight * f.col("value")
-    elif features.value == "log1p":
-        weight = weight * f.log1p(f.col("value"))
+    weight = _type_weight(features) * _value_weight(features)
     if features.half_life is not None and as_of is not None:
         weight = weight * decay(as_of, features.half_life)
     return weight
+
+
+def is_negative(features: Features) -> Column:
+    """Return whether an event speaks against the item: a type that hides it or weighs less than nothing, or its value.
+
+    Null counts as no: compare a row's event type and value with what the configuration says of them.
+    """
+    against = [name for name, weight in (features.events or {}).items() if weight < 0]
+    return f.coalesce(f.col("event").isin(*features.hides, *against), f.lit(False)) | f.coalesce(
+        f.col("value") < 0, f.lit(False)
+    )
 
 
 def decay(as_of: dt.datetime, half_life: dt.timedelta, time: str = "time") -> Column:
@@ -42,30 +49,78 @@ def exact_sum(weight: Column) -> Column:
 
 
 def interactions(events: DataFrame, features: Features, as_of: dt.datetime | None) -> DataFrame:
-    """Return (user_id, item_id, weight, events, event_types, recent, first_time, last_time), one row a pair.
+    """Return (user_id, item_id, weight, events, event_types, hidden, recent, first_time, last_time), one row a pair.
 
     weight is features.transform of the weights of the pair's valid events; event_types are the types of them,
-    sorted, null where features.events names none; recent is the sum of 2^(−age / popularity_half_life), or 1 where the
-    log has no time.
+    sorted, null where features.events names none. hidden: an event hides the item from the user, or those against it
+    outweigh the others (unless `negative: keep`); its weight is 0. recent is the sum of 2^(−age /
+    popularity_half_life) of the events that speak for the item, or of 1 where the log has no time.
     """
     total = exact_sum(event_weight(features, as_of))
-    mean = total / f.count(f.lit(1))
-    transforms = {"sum": total, "mean": mean, "log1p": f.log1p(total), "binary": f.lit(1.0)}
-    recent = f.lit(1.0) if as_of is None else exact_sum(decay(as_of, features.popularity_half_life))
+    hidden = _hidden(features, total)
+    recent = _recent(features, as_of, features.popularity_half_life)
     return events.groupBy("user_id", "item_id").agg(
-        transforms[features.transform].alias("weight"),
+        f.when(hidden, 0.0).otherwise(transformed(features.transform, total, f.count(f.lit(1)))).alias("weight"),
         f.count(f.lit(1)).alias("events"),
         _event_types(features).alias("event_types"),
+        hidden.alias("hidden"),
         recent.alias("recent"),
         f.min("time").alias("first_time"),
         f.max("time").alias("last_time"),
     )
 
 
+def _hidden(features: Features, total: Column) -> Column:
+    """Return whether a pair's events hide the item from the user; total is the sum of their weights."""
+    outweighed = f.max(is_negative(features)) & (total <= 0) if features.negative == "hide" else f.lit(False)
+    hides = f.max(f.coalesce(f.col("event").isin(*features.hides), f.lit(False))) if features.hides else f.lit(False)
+    return outweighed | hides
+
+
+def transformed(transform: str, total: Column, events: Column) -> Column:
+    """Return a pair's weight from the sum of its events' weights and their number."""
+    return {"sum": total, "mean": total / events, "log1p": f.log1p(total), "binary": f.lit(1.0)}[transform]
+
+
+def pair_totals(
+    events: DataFrame, features: Features, as_of: dt.datetime | None, half_lives: Sequence[dt.timedelta | None]
+) -> DataFrame:
+    """Return (user_id, item_id, events, event_types, hidden, total_0, …): sums of weights with each half-life."""
+    totals = [exact_sum(event_weight(features.model_copy(update={"half_life": life}), as_of)) for life in half_lives]
+    return events.groupBy("user_id", "item_id").agg(
+        f.count(f.lit(1)).alias("events"),
+        _event_types(features).alias("event_types"),
+        _hidden(features, totals[0]).alias("hidden"),
+        *(total.alias(f"total_{place}") for place, total in enumerate(totals)),
+    )
+
+
+def _type_weight(features: Features) -> Column:
+    weights = {**(features.events or {}), **dict.fromkeys(features.hides, 0.0)}
+    if not weights:
+        return f.lit(1.0)
+    pairs = [literal for name, weight in weights.items() for literal in (f.lit(name), f.lit(float(weight)))]
+    known = f.element_at(f.create_map(*pairs), f.col("event"))
+    return known if features.events is not None else f.coalesce(known, f.lit(1.0))
+
+
+def _value_weight(features: Features) -> Column:
+    value = f.col("value")
+    if features.value_cap is not None:
+        value = f.greatest(f.least(value, f.lit(features.value_cap)), f.lit(-features.value_cap))
+    if features.value == "multiply":
+        return value
+    if features.value == "log1p":
+        return f.signum(value) * f.log1p(f.abs(value))
+    if features.value == "threshold":
+        return f.when(f.abs(value) >= f.lit(features.value_threshold), f.signum(value)).otherwise(0.0)
+    return f.when(value < 0, -1.0).otherwise(1.0)
+
+
 def _event_types(features: Features) -> Column:
     """Return the distinct types of a group's events, sorted: as bits of one number while they are gathered."""
-    names = sorted(features.events or ())
-    if not names:
+    names = sorted({*(features.events or ()), *features.hides})
+    if features.events is None:
         return f.lit(None).cast("array<string>")
     bits = [literal for place, name in enumerate(names) for literal in (f.lit(name), f.lit(1 << place))]
     seen = f.bit_or(f.element_at(f.create_map(*bits), f.col("event")))
@@ -74,16 +129,51 @@ def _event_types(features: Features) -> Column:
     )
 
 
-def item_features(pairs: DataFrame) -> DataFrame:
+def popularities(
+    events: DataFrame, features: Features, as_of: dt.datetime | None, half_lives: Sequence[dt.timedelta]
+) -> DataFrame:
+    """Return what is popular with each half-life, as `item_features` has it with one: one row an item.
+
+    item_id, popularity, popularity_decayed_0, …, adoptions_decayed_0, …, last_time.
+    """
+    recent = [_recent(features, as_of, life).alias(f"recent_{place}") for place, life in enumerate(half_lives)]
+    hidden = _hidden(features, exact_sum(event_weight(features, as_of)))
+    pairs = events.groupBy("user_id", "item_id").agg(
+        *recent, hidden.alias("hidden"), f.min("time").alias("first_time"), f.max("time").alias("last_time")
+    )
+    pairs = pairs.where(~f.col("hidden"))
+    sums = []
+    for place, life in enumerate(half_lives):
+        sums.append(exact_sum(f.col(f"recent_{place}")).alias(f"popularity_decayed_{place}"))
+        sums.append(exact_sum(_decayed(as_of, life, "first_time")).alias(f"adoptions_decayed_{place}"))
+    users = f.count(f.lit(1)).cast("double").alias("popularity")
+    return pairs.groupBy("item_id").agg(users, *sums, f.max("last_time").alias("last_time"))
+
+
+def item_features(pairs: DataFrame, as_of: dt.datetime | None, half_life: dt.timedelta) -> DataFrame:
     """Return what is known of each item, from `interactions`: its events, users and popularity.
 
-    popularity counts users; popularity_decayed sums `recent`.
+    popularity counts users from whom the item is not hidden. popularity_decayed sums their `recent`: all events by
+    their age. adoptions_decayed counts them by the age of their first event: who has an item already and uses it
+    again says little about who will take it up.
     """
+    shown = ~f.col("hidden")
     return pairs.groupBy("item_id").agg(
         f.sum("events").alias("events"),
         f.count(f.lit(1)).alias("users"),
-        f.count(f.lit(1)).cast("double").alias("popularity"),
-        exact_sum(f.col("recent")).alias("popularity_decayed"),
+        f.count_if(shown).cast("double").alias("popularity"),
+        exact_sum(f.when(shown, f.col("recent")).otherwise(0.0)).alias("popularity_decayed"),
+        exact_sum(f.when(shown, _decayed(as_of, half_life, "first_time")).otherwise(0.0)).alias("adoptions_decayed"),
         f.min("first_time").alias("first_time"),
         f.max("last_time").alias("last_time"),
     )
+
+
+def _recent(features: Features, as_of: dt.datetime | None, half_life: dt.timedelta) -> Column:
+    """Return the sum over a pair's events that speak for the item of their weights by age."""
+    return exact_sum(f.when(is_negative(features), 0.0).otherwise(_decayed(as_of, half_life, "time")))
+
+
+def _decayed(as_of: dt.datetime | None, half_life: dt.timedelta, time: str) -> Column:
+    """Return the weight of a row by the age of its time, 1 where the log has none."""
+    return f.lit(1.0) if as_of is None else decay(as_of, half_life, time)

@@ -1,8 +1,9 @@
 """Which events are past, to learn from, and which are future, to be judged by."""
 
 import datetime as dt
+from dataclasses import dataclass
 
-from pyspark.sql import DataFrame, Window
+from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as f
 
 from recsys_spark.config import Holdout
@@ -19,16 +20,99 @@ def split(
     By time: past is before `as_of`, future from `as_of` on, up to `as_of + horizon` if there is a horizon.
     By a published split: future is the part `holdout`, past the part `source`, before `as_of` if given.
     At random: all events of some of each user's items are future; with `as_of`, later events are neither.
+    The last n: a user's future begins with the n-th last of her first events of an item, where anything is before it.
+    Users held out: all events of some of their items are future, as at random, and `learnt_from` tells them apart.
     Without `as_of` and holdout all is past. The split depends on the events alone, not on their order.
     """
     if holdout is not None and holdout.path is not None:
         return _before(events.where(f.col(PART) == "source"), as_of), events.where(f.col(PART) == "holdout")
     if holdout is not None and holdout.random is not None:
         return _random(_before(events, as_of), holdout.random, holdout.seed)
+    if holdout is not None and holdout.last is not None:
+        return _last(_before(events, as_of), holdout.last)
+    if holdout is not None and holdout.users is not None:
+        known = _before(events, as_of)
+        mine, held = known.where(learnt_from(holdout)), known.where(~learnt_from(holdout))
+        history, future = _random(held, holdout.of_items, holdout.seed)
+        return mine.unionByName(history), future
     if as_of is None:
         return events, events.where(f.lit(False))
     future = events.where(f.col(_TIME) >= f.lit(as_of))
     return _before(events, as_of), future if horizon is None else _before(future, as_of + horizon)
+
+
+def learnt_from(holdout: Holdout | None) -> Column:
+    """Return whether a row's user is one to learn from: all but those held out, whom a hash of the user chooses."""
+    if holdout is None or holdout.users is None:
+        return f.lit(True)
+    chance = f.shiftrightunsigned(f.xxhash64(f.lit(holdout.seed).cast("bigint"), USER_ID), 11)
+    return chance.cast("double") >= holdout.users * 2.0**53
+
+
+@dataclass(frozen=True)
+class Span:
+    """A window of a backtest: learn from [start, as_of), judge by [as_of, end); start None is the log's begin."""
+
+    start: dt.datetime | None
+    as_of: dt.datetime
+    end: dt.datetime
+
+
+def sliding(
+    first: dt.datetime,
+    last: dt.datetime,
+    horizon: dt.timedelta,
+    history: dt.timedelta | None = None,
+    step: dt.timedelta | None = None,
+    most: int | None = None,
+) -> list[Span]:
+    """Return the windows for a backtest on a log with events in [first, last], oldest first.
+
+    The latest ends just after `last`; each ends a `step` (the horizon if None) before the next, so that with a step of
+    at least the horizon no two futures share an event. Each has something to learn from: `history` of it, whole, or
+    else all from `first` on. `most`: the latest so many.
+
+    >>> day = dt.timedelta(days=1)
+    >>> [span.as_of.day for span in sliding(dt.datetime(2024, 3, 1), dt.datetime(2024, 3, 9), 2 * day, 3 * day)]
+    [4, 6, 8]
+    """
+    step = horizon if step is None else step
+    if min(horizon, step, history or horizon) <= dt.timedelta(0):
+        raise ValueError(f"horizon {horizon}, step {step} and history {history} must be longer than nothing")
+    spans: list[Span] = []
+    end = last + dt.timedelta(microseconds=1)
+    while most is None or len(spans) < most:
+        as_of = end - horizon
+        start = None if history is None else as_of - history
+        if as_of <= first or (start is not None and start < first):
+            break
+        spans.append(Span(start, as_of, end))
+        end -= step
+    return spans[::-1]
+
+
+def within(events: DataFrame, span: Span) -> tuple[DataFrame, DataFrame]:
+    """Return (past, future) of a window of a backtest."""
+    past = _before(events, span.as_of)
+    if span.start is not None:
+        past = past.where(f.col(_TIME) >= f.lit(span.start))
+    return past, _before(events.where(f.col(_TIME) >= f.lit(span.as_of)), span.end)
+
+
+def _last(events: DataFrame, n: int) -> tuple[DataFrame, DataFrame]:
+    """Cut each user's events at the n-th last first event of an item; of one whom nothing is before it, nowhere."""
+    first = events.groupBy(USER_ID, ITEM_ID).agg(f.min(_TIME).alias("__first"))
+    latest = Window.partitionBy(USER_ID).orderBy(f.desc("__first"))
+    cuts = (
+        first.withColumn("__place", f.row_number().over(latest))
+        .groupBy(USER_ID)
+        .agg(f.min(f.when(f.col("__place") <= n, f.col("__first"))).alias("__cut"), f.min("__first").alias("__begin"))
+        .where(f.col("__cut") > f.col("__begin"))
+        .select(USER_ID, "__cut")
+    )
+    marked = events.join(cuts, USER_ID, "left")
+    held = f.coalesce(f.col(_TIME) >= f.col("__cut"), f.lit(False))
+    return marked.where(~held).select(*events.columns), marked.where(held).select(*events.columns)
 
 
 def _before(events: DataFrame, end: dt.datetime | None) -> DataFrame:

@@ -257,7 +257,7 @@ def test_a_prior_is_added_to_scores_and_a_large_one_ranks_by_popularity() -> Non
         ]
     }
     for weight in (0.1, 1e4):
-        model = model_of(factors, np.arange(N), prior=Prior(popularity, weight))
+        model = model_of(factors, np.arange(N), prior=Prior.of(popularity, factors, weight))
         (row,) = rank_chunk(table(seen("a", [0])), popular(model=model), N).to_pylist()
         for item in row["items"]:
             place = int(item["item_id"][5:])
@@ -269,7 +269,7 @@ def test_a_prior_is_added_to_scores_and_a_large_one_ranks_by_popularity() -> Non
 def test_users_with_little_history_get_more_of_the_prior_and_their_lists_say_so() -> None:
     factors, popularity = random_factors(N), np.zeros(N, np.float32)
     popularity[11] = 100
-    model = model_of(factors, np.arange(N), prior=Prior(popularity, 0.0, extra=100.0, min_history=2))
+    model = model_of(factors, np.arange(N), prior=Prior.of(popularity, factors, 0.0, extra=100.0, min_history=2))
     rows = [("a", 0, SEEN), ("b", 0, SEEN), ("b", 1, SEEN), ("c", None, SEEN)]
     lists = rank_chunk(table(rows), popular(model=model), 3).to_pylist()
     assert [row["source"] for row in lists] == ["blend", "als", "popular"]

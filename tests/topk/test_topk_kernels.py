@@ -82,7 +82,7 @@ def test_at_most_so_many_of_a_category_are_listed_as_if_lists_were_filled_from_t
     categories = rng.integers(-1, n_categories, 300).astype(np.int32)
     categories[rng.random(300) < 0.7] = 0  # most are of one category
     offsets, hidden = hide(rng, 30, 300, 10)
-    cat = catalog(factors, categories=categories, tile_items=16)
+    cat = catalog(factors, categories=categories, tile_items=64)
     items, scores = top_k(users, cat, k, offsets, hidden, most_of_one=most, tile_users=9)
     order, best = brute_force(users, factors, 300, offsets, hidden)
     for u in range(30):
@@ -135,7 +135,7 @@ def test_no_byte_depends_on_tile_sizes_batches_or_order_of_users():
         factors = (rng.standard_normal((1500, rank)) * rng.lognormal(0, 0.5, (1500, 1))).astype(np.float32)
         offsets, hidden = hide(rng, 700, 1500, 30)
         items, scores = top_k(users, catalog(factors), 20, offsets, hidden)
-        for tile_items, tile_users in [(16, 7), (64, 192), (256, 64), (1024, 1)]:
+        for tile_items, tile_users in [(64, 7), (64, 192), (256, 64), (1024, 1)]:
             order = rng.permutation(700)
             shuffled = [hidden[offsets[u] : offsets[u + 1]] for u in order]
             again = top_k(
@@ -190,7 +190,7 @@ def test_a_score_that_rounding_lifts_to_or_over_the_bound_is_not_pruned(seed):
     factors = (direction * lengths).astype(np.float32)  # parallel to the users: ‖x‖·‖y‖ is the score, but for rounding
     users = (direction * np.array([[1], [1 / 3], [1e-18]])).astype(np.float32)
     every = top_k(users, catalog(factors), 300, np.zeros(4, np.int64), NONE)  # k = n_items: nothing is pruned
-    some = top_k(users, catalog(factors, tile_items=16), 5, np.zeros(4, np.int64), NONE)
+    some = top_k(users, catalog(factors, tile_items=64), 5, np.zeros(4, np.int64), NONE)
     assert np.array_equal(some[0], every[0][:, :5]) and np.array_equal(some[1], every[1][:, :5])
 
 

@@ -79,6 +79,8 @@ BROKEN: list[tuple[str, dict[str, str | None]]] = [
     ("bad_value", {"value": "NaN"}),
     ("bad_value", {"value": "-Infinity"}),
     ("bad_value", {"value": "1e999"}),
+    ("absurd_value", {"value": "1000000.5"}),
+    ("absurd_value", {"value": "-1e300"}),
     ("negative_value", {"value": "-0.5"}),
     ("free", {"price": "0"}),
     ("free", {"price": "nothing"}),
@@ -102,6 +104,13 @@ def test_every_rule_refuses_the_row_that_breaks_it_first(spark: SparkSession) ->
     assert set(reasons(log, EVENTS)) == set(filter(None, expected))
 
 
+def test_values_below_zero_are_events_where_the_configuration_says_so(spark: SparkSession) -> None:
+    log = source(columns=COLUMNS, negative_values=True, largest_value=10)
+    rows = [{**GOOD, "value": value} for value in ("-0.5", "-10", "-10.1", "10", "11")]
+    assert reason_of(spark, rows, log) == [None, None, "absurd_value", None, "absurd_value"]
+    assert "negative_value" not in reasons(log)
+
+
 def test_rules_of_columns_that_are_not_mapped_do_not_exist(spark: SparkSession) -> None:
     log = source()
     assert reasons(log) == ["malformed", "missing_user", "missing_item"]
@@ -123,7 +132,7 @@ def test_ids_are_trimmed_and_nothing_else(spark: SparkSession) -> None:
     names = ["null", "0", "007", "13085.0", "a 'b' \"c\"", "two\nlines", "👩‍👩‍👧", "NaN", "é"]
     rows: list[dict[str, str | None]] = [{"user": f" \t{name}\r\n", "item": f"\u00a0{name}"} for name in names]
     kept = valid(parse(raw(spark, rows), source()))
-    assert kept.columns == ["user_id", "item_id", "time", "event", "value", "_part"]
+    assert kept.columns == ["user_id", "item_id", "time", "event", "value", "measures", "_part"]
     assert sorted(kept.select("user_id", "item_id").collect()) == sorted(zip(names, names, strict=True))
 
 

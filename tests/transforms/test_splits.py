@@ -1,12 +1,15 @@
 import datetime as dt
+import itertools
 import random
 from collections import defaultdict
 
 import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 from pyspark.sql import DataFrame, SparkSession
 
 from recsys_spark.config import Holdout
-from recsys_spark.transforms.splits import split
+from recsys_spark.transforms.splits import Span, learnt_from, sliding, split, within
 
 SCHEMA = "user_id string, item_id string, time timestamp, event string, value double, _part string"
 DAY = dt.timedelta(days=1)
@@ -141,3 +144,119 @@ def test_as_of_ends_the_log_that_is_split_at_random(spark: SparkSession) -> None
     rows, as_of = log(), START + 4 * DAY
     early = [row for row in rows if row[2] < as_of]
     assert both(spark, rows, as_of, None, Holdout(random=0.3)) == both(spark, early, None, None, Holdout(random=0.3))
+
+
+def cut_of(rows: list[Row], n: int) -> dt.datetime | None:
+    """Where the future of one user's rows begins: at the n-th last first event of an item, if anything is before."""
+    first: dict[str, dt.datetime] = {}
+    for row in sorted(rows, key=lambda row: row[2]):
+        first.setdefault(row[1], row[2])
+    moments = sorted(first.values())
+    cut = moments[max(0, len(moments) - n)]
+    return cut if cut > moments[0] else None
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_the_last_new_items_of_each_user_and_all_after_them_are_future(spark: SparkSession, n: int) -> None:
+    rows, as_of = log(), START + 9 * DAY
+    known = [row for row in rows if row[2] < as_of]
+    by_user = defaultdict(list)
+    for row in known:
+        by_user[row[0]].append(row)
+    cuts = {user: cut_of(own, n) for user, own in by_user.items()}
+    assert sum(cut is not None for cut in cuts.values()) > 20
+    past, future = both(spark, rows, as_of, None, Holdout(last=n))
+    assert sorted(past + future) == sorted(known)
+    assert future == sorted(row for row in known if cuts[row[0]] is not None and row[2] >= cuts[row[0]])
+    shuffled = random.Random(3).sample(rows, len(rows))
+    assert both(spark, shuffled, as_of, None, Holdout(last=n), partitions=7) == (past, future)
+
+
+def test_users_held_out_are_learnt_nothing_from_and_keep_a_history(spark: SparkSession) -> None:
+    rows, how = log(users=80), Holdout(users=0.3, of_items=0.5, seed=2)
+    past, future = both(spark, rows, None, None, how)
+    assert sorted(past + future) == sorted(rows)
+    data = frame(spark, rows)
+    learnt = {row[0] for row in data.where(learnt_from(how)).select("user_id").distinct().collect()}
+    held = {row[0] for row in rows} - learnt
+    assert 12 < len(held) < 36  # 24 of 80; the standard deviation is 4
+    assert {row[0] for row in future} <= held <= {row[0] for row in past}
+    for user in held:
+        kept, hidden = ({row[1] for row in part if row[0] == user} for part in (past, future))
+        assert not kept & hidden
+        assert len(hidden) == min(int(0.5 * len(kept | hidden) + 0.5), len(kept | hidden) - 1)
+    other = {row[0] for row in data.where(learnt_from(Holdout(users=0.3, seed=3))).select("user_id").collect()}
+    assert other != learnt
+    more = {row[0] for row in data.where(learnt_from(Holdout(users=0.5, seed=2))).select("user_id").collect()}
+    assert more < learnt, "who is held out of few is held out of more"
+    assert data.where(learnt_from(None)).count() == len(rows)
+
+
+@given(
+    st.integers(1, 400), st.integers(1, 40), st.one_of(st.none(), st.integers(1, 60)), st.integers(1, 40),
+    st.one_of(st.none(), st.integers(1, 5)),
+)  # fmt: skip
+def test_windows_of_a_backtest_learn_from_nothing_that_they_are_judged_by(
+    days: int, horizon: int, history: int | None, step: int, most: int | None
+) -> None:
+    last = START + days * DAY
+    spans = sliding(START, last, horizon * DAY, history and history * DAY, step * DAY, most)
+    assert spans == sorted(spans, key=lambda span: span.as_of)
+    assert most is None or len(spans) <= most
+    for span in spans:
+        assert span.end - span.as_of == horizon * DAY
+        assert span.start is None or span.as_of - span.start == history * DAY
+        assert START <= (span.start or START) < span.as_of < span.end <= last + dt.timedelta(microseconds=1)
+    for early, late in itertools.pairwise(spans):
+        assert late.end - early.end == step * DAY
+        assert step < horizon or early.end <= late.as_of
+    if spans and most is None:
+        assert spans[-1].end > last
+        before = spans[0].as_of - step * DAY
+        assert before <= START or (history is not None and before - history * DAY < START)
+
+
+def test_a_window_of_a_backtest_parts_events_by_time(spark: SparkSession) -> None:
+    rows = log()
+    span = sliding(START, START + 9 * DAY, 2 * DAY, 3 * DAY)[-2]
+    past, future = (rows_of(part) for part in within(frame(spark, rows), span))
+    assert past == sorted(row for row in rows if span.start <= row[2] < span.as_of)
+    assert future == sorted(row for row in rows if span.as_of <= row[2] < span.end)
+    assert past and future
+    whole, _ = within(frame(spark, rows), Span(None, span.as_of, span.end))
+    assert rows_of(whole) == sorted(row for row in rows if row[2] < span.as_of)
+
+
+def test_windows_of_no_length_are_refused() -> None:
+    with pytest.raises(ValueError, match="must be longer than nothing"):
+        sliding(START, START + DAY, DAY, step=dt.timedelta(0))
+
+
+LOG = st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("xyzw"), st.integers(0, 6)), min_size=25, max_size=25)
+
+
+@pytest.mark.parametrize(
+    "how", [{"random": 0.4}, {"last": 1}, {"last": 2}, {"users": 0.5}], ids=lambda how: "-".join(map(str, how))
+)
+def test_every_split_is_exclusive_complete_and_never_takes_a_whole_history(
+    spark: SparkSession, how: dict[str, float]
+) -> None:
+    @settings(
+        max_examples=2, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck), database=None
+    )
+    @given(LOG)
+    def check(drawn: list[tuple[str, str, int]]) -> None:
+        rows = [(user, item, START + day * DAY, None, float(n), "source") for n, (user, item, day) in enumerate(drawn)]
+        past, future = both(spark, rows, None, None, Holdout.model_validate(how))  # type: ignore[arg-type]
+        assert sorted(past + future, key=lambda row: row[4]) == rows
+        assert {row[0] for row in past} == {row[0] for row in rows}
+        if "last" in how:
+            for user in {row[0] for row in future}:
+                begin = min(row[2] for row in future if row[0] == user)
+                assert all(row[2] < begin for row in past if row[0] == user), "nothing past is after what is future"
+                new = {row[1] for row in future if row[0] == user} - {row[1] for row in past if row[0] == user}
+                assert len(new) >= how["last"]
+        else:
+            assert not {row[:2] for row in past} & {row[:2] for row in future}
+
+    check()

@@ -1,0 +1,90 @@
+"""What is known of users and items as of a moment: silver.items, silver.users, gold.*_features, gold.profile."""
+
+import datetime as dt
+import hashlib
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as f
+
+from recsys_spark import files
+from recsys_spark.runs import Run
+from recsys_spark.stages.events import read_files
+from recsys_spark.transforms import attributes, features, profile
+from recsys_spark.transforms.features import Moment
+
+PLACES = {"silver.items": "items", "silver.users": "users"}
+
+
+def as_timestamp(moment: dt.datetime | None) -> Column:
+    """Return a moment as a literal column."""
+    return f.lit(moment).cast("timestamp")
+
+
+def delivered(run: Run) -> dict[str, str]:
+    """Return a digest of the names and times of the files of `items`, `users` and `friends`, as they are now."""
+    found = {}
+    for section in ("items", "users", "friends"):
+        given = getattr(run.config, section)
+        if given is not None:
+            listed = files.list_files(run.spark, given, given.path)
+            found[section] = hashlib.sha256(repr(sorted(listed.items())).encode()).hexdigest()
+    return found
+
+
+def write_attributes(run: Run) -> None:
+    """Write silver.items and silver.users as their files are now."""
+    config = run.config
+    if config.items is not None:
+        known = attributes.items(read_files(run, config.items), config.items)
+        run.outputs["silver.items"] = run.tables.write_slice("silver.items", known, {}).version
+    if config.users is not None:
+        known = attributes.users(read_files(run, config.users), config.users)
+        run.outputs["silver.users"] = run.tables.write_slice("silver.users", known, {}).version
+
+
+def user_features(run: Run, past: DataFrame, pairs: DataFrame) -> DataFrame:
+    """Return gold.user_features of the run's as_of, of its past events and their pairs."""
+    settings = run.config.features
+    known = features.user_features(pairs, past, settings.of_users, _moment(run, past))
+    if "categories" in settings.of_users:
+        shares = features.categories(pairs, _category_of(run), settings.most_categories)
+        known = known.join(shares, "user_id", "left")
+    if "friends" in settings.of_users and run.config.friends is not None:
+        graph = attributes.friends(read_files(run, run.config.friends), run.config.friends)
+        known = known.join(features.friends(graph, pairs, settings.most_friends_items), "user_id", "left")
+        known = known.withColumn("friends", f.coalesce("friends", f.lit(0).cast("long")))
+    return features.conformed(known.withColumn("as_of", as_timestamp(run.as_of)), "gold.user_features")
+
+
+def item_features(run: Run, past: DataFrame, counted: DataFrame) -> DataFrame:
+    """Return gold.item_features of the run's as_of, of its past events and what `interactions.item_features` counts."""
+    settings = run.config.features
+    known = features.item_features(counted, past, settings.of_items, _moment(run, past))
+    if "category" in settings.of_items:
+        known = known.join(features.category_shares(counted, _category_of(run)), "item_id", "left")
+    return features.conformed(known.withColumn("as_of", as_timestamp(run.as_of)), "gold.item_features")
+
+
+def data_profile(run: Run, past: DataFrame, marked: DataFrame, counted: DataFrame) -> DataFrame:
+    """Return gold.profile of the run's as_of, of its past events, their pairs and items, and the users written."""
+    users = run.tables.read_slice("gold.user_features", {"as_of": run.as_of}, run.outputs["gold.user_features"])
+    counts = run.counts
+    lines = profile.profile(marked, users, counted, past.select("time"), counts["rows"], counts["refused"])
+    return profile.as_frame(run.spark, lines).withColumn("as_of", as_timestamp(run.as_of))
+
+
+def _category_of(run: Run) -> DataFrame:
+    return attributes.items_at(run.tables.read("silver.items"), run.as_of).select("item_id", "category")
+
+
+def _moment(run: Run, past: DataFrame) -> Moment:
+    settings, measures = run.config.features, tuple(run.config.source.measures)
+    with_levels = bool(measures) and "levels" in (*settings.of_users, *settings.of_items)
+    return Moment(
+        run.as_of,
+        settings.windows if run.as_of is not None else (),
+        settings.trend_window,
+        run.config.source.timezone,
+        measures,
+        features.mean_measures(past, measures) if with_levels else {},
+    )

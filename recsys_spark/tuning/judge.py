@@ -1,0 +1,132 @@
+"""How well a model's lists find what a sample of users did next: on the driver, in one process, many priors at once."""
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys_spark.als.linalg import one_thread
+from recsys_spark.topk.kernels import Orders, catalog, fill, top_k
+from recsys_spark.topk.prior import Prior
+from recsys_spark.topk.ranker import Model
+
+Ints = NDArray[np.int32]
+Longs = NDArray[np.int64]
+Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+
+_BATCH = 1024
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Users of a window, in CSR by user: items by dictionary index, what to find, and what is hidden.
+
+    eligible (n_dictionary,) are the items that may be listed.
+    """
+
+    wanted_offsets: Longs
+    wanted: Ints
+    hidden_offsets: Longs
+    hidden: Ints
+    eligible: Flags
+
+    @property
+    def n_users(self) -> int:
+        """Return how many users are judged."""
+        return len(self.wanted_offsets) - 1
+
+
+@dataclass(frozen=True)
+class Histories:
+    """The weighted histories of a sample's users as of its window: CSR by user, items by dictionary index."""
+
+    offsets: Longs
+    items: Ints
+    weights: Floats
+
+
+def ndcg(sample: Sample, lists: Ints) -> Doubles:
+    """Return each user's NDCG of lists (n_users, k), dictionary indices, −1 at the end; see evaluation.metrics.
+
+    >>> nothing = np.zeros(2, np.int64), np.zeros(0, np.int32)
+    >>> sample = Sample(np.array([0, 2]), np.array([3, 5], np.int32), *nothing, np.ones(6, bool))
+    >>> ndcg(sample, np.array([[3, 1]], np.int32)).round(3).tolist()
+    [0.613]
+    """
+    k = lists.shape[1]
+    discounts = 1 / np.log2(np.arange(2, k + 2))
+    ideal = np.concatenate([[np.inf], np.cumsum(discounts)])
+    size = len(sample.eligible)
+    users = np.repeat(np.arange(sample.n_users), np.diff(sample.wanted_offsets))
+    keys = np.sort(users * size + sample.wanted)
+    cells = np.arange(sample.n_users)[:, None] * size + np.maximum(lists, 0)
+    places = np.minimum(np.searchsorted(keys, cells), len(keys) - 1)
+    hits = (keys[places] == cells) & (lists >= 0)
+    return np.asarray(hits @ discounts / ideal[np.minimum(np.diff(sample.wanted_offsets), k)])
+
+
+def popular_lists(sample: Sample, popularity: Floats, k: int) -> Ints:
+    """Return everyone's list (n_users, k) of the most popular items that are eligible and not hidden."""
+    found = np.full((sample.n_users, k), -1, np.int32)
+    _fill_up(sample, popularity, found)
+    return found
+
+
+def judge(
+    sample: Sample,
+    histories: Histories,
+    model: Model,
+    priors: Sequence[tuple[Floats, Sequence[float]]],
+    k: int,
+) -> list[list[float]]:
+    """Return the mean NDCG@k of a model's lists, for each popularity (n_dictionary,) and each weight of it as a prior.
+
+    model: one without prior. Who has no history that it knows gets the most popular items.
+    """
+    known = model.places[histories.items]
+    before = np.concatenate([[0], np.cumsum(known >= 0)])
+    offsets, columns, weights = before[histories.offsets], known[known >= 0], histories.weights[known >= 0]
+    factors = model.user_factors(offsets, columns, weights)
+    served = np.diff(offsets) > 0
+    hidden = model.places[sample.hidden]
+    hidden_before = np.concatenate([[0], np.cumsum(hidden >= 0)])
+    hidden_offsets, hidden = hidden_before[sample.hidden_offsets], hidden[hidden >= 0]
+    parts = [slice(start, start + _BATCH) for start in range(0, sample.n_users, _BATCH)]
+    out = []
+    for popularity, weights_of_prior in priors:
+        fallback = popular_lists(sample, popularity, k)
+        means = []
+        for weight in weights_of_prior:
+            prior = Prior.of(popularity[model.items], model.solve.others, weight)
+            ranked = catalog(prior.with_items(model.solve.others), sample.eligible[model.items])
+            users = prior.with_users(factors, np.diff(offsets))
+
+            def rank(rows: slice, users: Floats = users, ranked: object = ranked) -> Ints:
+                own = hidden_offsets[rows.start : rows.stop + 1]
+                places, _ = top_k(users[rows], ranked, k, own, hidden)  # type: ignore[arg-type]
+                return np.where(places >= 0, model.items[places], -1).astype(np.int32)
+
+            with one_thread(), ThreadPoolExecutor(os.cpu_count()) as pool:
+                lists = np.concatenate(list(pool.map(rank, parts)))
+            lists[~served] = fallback[~served]
+            _fill_up(sample, popularity, lists)
+            means.append(float(ndcg(sample, lists).mean()))
+        out.append(means)
+    return out
+
+
+def _fill_up(sample: Sample, popularity: Floats, lists: Ints) -> None:
+    """Fill lists that end early with the most popular items."""
+    if not (lists[:, -1] < 0).any():
+        return
+    order = Orders.of(popularity, sample.eligible)
+    everyone = np.zeros(sample.n_users, np.int32)
+    nothing = np.zeros(sample.n_users + 1, np.int64), np.zeros(0, np.int32)
+    fill(order.starts, order.items, order.values, everyone, sample.hidden_offsets, sample.hidden, *nothing,
+         np.zeros(sample.n_users, bool), np.full(len(sample.eligible), -1, np.int32), 0, lists,
+         np.zeros(lists.shape, np.float32))  # fmt: skip

@@ -1,0 +1,88 @@
+"""The search for settings: trials that learn from those before them, and stop early where they fall behind."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from recsys_spark.config import Tune
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+@dataclass(frozen=True)
+class Done:
+    """A trial that has ended: its settings, its value after each number of epochs, and whether it was stopped early."""
+
+    settings: dict[str, Any]
+    values: dict[int, float]
+    stopped: bool
+
+    @property
+    def best(self) -> float:
+        """Return its best value."""
+        return max(self.values.values())
+
+
+class Search:
+    """Asks for settings, trial by trial, by a tree-structured Parzen estimator (Bergstra et al., NeurIPS 2011).
+
+    Trials are stopped by successive halving (Li et al., MLSys 2020). What is asked next is a function of the seed and
+    of the trials that are done, so that a search that goes on asks what an uninterrupted one would have.
+    """
+
+    def __init__(self, tune: Tune, half_lives: list[str], done: Iterable[Done] = ()) -> None:
+        self._space: dict[str, BaseDistribution] = {
+            "half_life": CategoricalDistribution(half_lives),
+            "transform": CategoricalDistribution(tune.transforms),
+            "rank": CategoricalDistribution(tune.ranks),
+            "regularization": FloatDistribution(*tune.regularization, log=True),
+            "alpha0": FloatDistribution(*tune.alpha0, log=True),
+            "nu": FloatDistribution(*tune.nu),
+        }
+        self._seed = tune.seed
+        self._rungs = len(tune.epochs)
+        self._done: list[FrozenTrial] = []
+        for trial in done:
+            self.tell(trial)
+
+    def tell(self, done: Done) -> None:
+        """Learn from a trial."""
+        steps = dict(enumerate(done.values.values(), start=1))
+        self._done.append(
+            create_trial(
+                state=TrialState.PRUNED if done.stopped else TrialState.COMPLETE,
+                params=done.settings,
+                distributions=self._space,
+                value=done.best,
+                intermediate_values=steps,
+            )
+        )
+
+    def ask(self) -> "Asked":
+        """Return the next trial."""
+        study = optuna.create_study(
+            direction="maximize",
+            sampler=optuna.samplers.TPESampler(seed=self._seed + len(self._done), n_startup_trials=8),
+            pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=2),
+        )
+        study.add_trials(self._done)
+        return Asked(study.ask(self._space))
+
+
+class Asked:
+    """A trial that runs."""
+
+    def __init__(self, trial: optuna.Trial) -> None:
+        self._trial = trial
+        self._step = 0
+        self.settings: dict[str, Any] = dict(trial.params)
+
+    def falls_behind(self, value: float) -> bool:
+        """Report the value after one more rung of epochs; return whether to stop."""
+        self._step += 1
+        self._trial.report(value, self._step)
+        return bool(self._trial.should_prune())

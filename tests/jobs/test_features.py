@@ -1,0 +1,219 @@
+"""build_features as its job runs it: rules, late files, features that are declared, and nothing from the future."""
+
+import datetime as dt
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyspark.sql import SparkSession
+
+from recsys_spark.stages import features
+from recsys_spark.tables import Tables
+from recsys_spark.transforms import events
+from tests.jobs.shop import AS_OF, Job, N, configuration, left_out, purchases, write_csv
+
+pytestmark = pytest.mark.usefixtures("spark")
+BUILD = ("ingest", "build_features")
+WHEN = ("--as-of", AS_OF.isoformat())
+HEADER = "customer,product,bought_at,kind,price"
+Line = tuple[str, ...]
+
+
+@pytest.fixture
+def job() -> Job:
+    return Job()
+
+
+def lines(kind: str = "buy", price: str = "2.5") -> list[Line]:
+    return [(*row, kind, price) for row in purchases()]
+
+
+def declared(folder: Path, log: Path, **sections: Any) -> Path:
+    """A configuration that names every feature, with categories of items and a graph of friends."""
+    write_csv(folder / "items.csv", [(f"item-{n}", "even" if n % 2 == 0 else "odd") for n in range(N)], "item,kind")
+    write_csv(folder / "friends.csv", [("user-0", "user-1"), ("user-0", "user-2"), ("user-3", "nobody")], "user,friend")
+    source = {
+        "path": str(log),
+        "format": "csv",
+        "columns": {"user": "customer", "item": "product", "time": "bought_at", "event": "kind"},
+        "types": {"price": "double"},
+        "measures": {"spend": "price * 2"},
+        **sections.pop("source", {}),
+    }
+    named = ["recency", "age", "windows", "trend", "sums", "means", "levels", "hours", "weekdays"]
+    chosen = {
+        "events": {"buy": 1.0},
+        "hides": ["dislike"],
+        "half_life": "30d",
+        "windows": ["7d", "36h"],
+        "of_users": [*named, "categories", "friends"],
+        "of_items": [*named, "category"],
+        **sections.pop("features", {}),
+    }
+    return configuration(
+        folder,
+        log,
+        source=source,
+        features=chosen,
+        items={"path": str(folder / "items.csv"), "format": "csv", "columns": {"category": "kind"}},
+        friends={"path": str(folder / "friends.csv"), "format": "csv", "both_ways": True},
+        **sections,
+    )
+
+
+def tables(spark: SparkSession, config: Path) -> Tables:
+    return Tables(spark, str(config.parent / "tables"))
+
+
+def contents(spark: SparkSession, config: Path) -> dict[str, list[str]]:
+    """The rows of what build_features writes, but those of gold.profile that count the log's rows."""
+    read = tables(spark, config).read
+    names = (*features.SLICES, *features.DICTIONARIES)
+    of_the_log = "measure NOT IN ('rows', 'refused')"
+    rows = {name: read(name).where(of_the_log if name == "gold.profile" else "true").collect() for name in names}
+    return {name: sorted(json.dumps(row.asDict(True), default=str, sort_keys=True) for row in found)
+            for name, found in rows.items()}  # fmt: skip
+
+
+def test_no_event_from_as_of_on_changes_anything(spark, tmp_path, job) -> None:
+    """Not even a robot's thousand, whose day is the heaviest, nor new users, items and dislikes."""
+    past = [line for line in lines() if line[2] < f"{AS_OF:%Y-%m-%d}"]
+    crowd = [("user-0", f"item-{n % 40}", f"{AS_OF:%Y-%m-%d} 00:00:00", "buy", "9") for n in range(200)]
+    late = [("user-1", "item-1", f"{AS_OF + dt.timedelta(days=1):%Y-%m-%d} 08:00:00", "dislike", "1")]
+    found = []
+    for name, rows in {"past": past, "all": [*late, *past, *crowd]}.items():
+        (tmp_path / name).mkdir()
+        config = declared(
+            tmp_path / name,
+            write_csv(tmp_path / name / "log.csv", rows, HEADER, seed=len(rows)),
+            source={"duplicates": "refuse", "heavy_users": {"events_a_day": 2, "action": "cap"}},
+        )
+        summary = job(config, *WHEN, stages=BUILD)
+        assert summary["exit_code"] == 0, summary.get("error")
+        found.append(contents(spark, config))
+        assert summary["counts"]["refused"].get("duplicate_line", 0) == {"past": 0, "all": 160}[name]
+    assert found[0] == found[1]
+    assert all(found[0].values())
+
+
+def test_declared_features_come_with_categories_friends_and_a_profile(spark, tmp_path, job) -> None:
+    config = declared(tmp_path, write_csv(tmp_path / "log.csv", lines(), HEADER))
+    summary = job(config, *WHEN, stages=BUILD)
+    assert summary["exit_code"] == 0, summary.get("error")
+    read = tables(spark, config).read
+    users = {row["user_id"]: row for row in read("gold.user_features").collect()}
+    own = [line for line in purchases() if line[0] == "user-0" and line[2] < f"{AS_OF:%Y-%m-%d}"]
+    assert users["user-0"]["events"] == len(own) == users["user-0"]["items"]
+    assert users["user-0"]["sums"]["spend"] == 5.0 * len(own)
+    assert users["user-0"]["events_in"] == {
+        "36h": sum(line[2] >= f"{AS_OF - dt.timedelta(hours=36):%Y-%m-%d %H:%M:%S}" for line in own),
+        "7d": sum(line[2] >= f"{AS_OF - dt.timedelta(days=7):%Y-%m-%d}" for line in own),
+    }
+    assert (users["user-0"]["category"], users["user-1"]["categories"]) == ("even", {"odd": 1.0})
+    assert {user: users[user]["friends"] for user in ("user-0", "user-1", "user-3")} == {
+        "user-0": 2, "user-1": 1, "user-3": 0,
+    }  # fmt: skip
+    assert set(users["user-1"]["friends_items"]) == {line[1] for line in own}
+    items = {row["item_id"]: row for row in read("gold.item_features").collect()}
+    assert sum(row["category_share"] for row in items.values() if row["category"] == "odd") == pytest.approx(1)
+    profile = {(row["measure"], row["key"]): row["value"] for row in read("gold.profile").collect()}
+    n = sum(line[2] < f"{AS_OF:%Y-%m-%d}" for line in purchases())
+    assert (profile["rows", None], profile["events", None], profile["pairs", None]) == (len(lines()), n, n)
+    assert profile["density", None] == n / N**2
+    assert sum(value for (measure, _), value in profile.items() if measure == "events_of_day") == n
+    again = job(config, *WHEN, stages=BUILD)
+    assert {**summary["outputs"]} == {**again["outputs"], "silver.items": summary["outputs"]["silver.items"]}
+    write_csv(tmp_path / "friends.csv", [("user-0", "user-1")], "user,friend")
+    os.utime(tmp_path / "friends.csv", (2_000_000_000, 2_000_000_000))
+    assert job(config, *WHEN, stages=BUILD)["outputs"]["gold.user_features"] > again["outputs"]["gold.user_features"]
+
+
+def test_a_disliked_item_is_not_trained_on_and_never_shown(spark, tmp_path, job) -> None:
+    """user-0 dislikes the very item that the model would show first."""
+    disliked = f"item-{left_out(0)}"
+    rows = [*lines(), ("user-0", disliked, "2024-01-01 00:00:00", "dislike", "1")]
+    config = declared(
+        tmp_path,
+        write_csv(tmp_path / "log.csv", rows, HEADER),
+        topk={"k": N, "hide_seen": False},
+        als={"rank": 2, "epochs": 2},
+    )
+    summary = job(config, "--run-id", "a", *WHEN)
+    assert summary["exit_code"] == 0, summary.get("error")
+    read = tables(spark, config).read
+    (pair,) = read("silver.interactions").where("hidden").collect()
+    assert (pair["user_id"], pair["item_id"], pair["weight"], pair["core"]) == ("user-0", disliked, 0.0, False)
+    lists = {
+        row["user_id"]: [item["item_id"] for item in row["items"]] for row in read("gold.recommendations").collect()
+    }
+    assert disliked not in lists["user-0"] and len(lists["user-0"]) == N - 1
+    assert all(len(items) == N for user, items in lists.items() if user != "user-0")
+
+
+def test_too_many_refused_rows_stop_the_run_before_anything_is_published(spark, tmp_path, job) -> None:
+    rows = [*lines(), *[("", "item-1", "2024-01-01 00:00:00", "buy", "1")] * 100]
+    config = declared(
+        tmp_path, write_csv(tmp_path / "log.csv", rows, HEADER), features={"max_quarantined": 0.25, "of_users": []}
+    )
+    summary = job(config, *WHEN, stages=BUILD)
+    assert (summary["exit_code"], summary["status"]) == (65, "bad_data")
+    assert "25.8% of 388 rows are refused ({'missing_user': 100})" in summary["error"]
+    assert sorted(str(path.relative_to(tmp_path / "tables")) for path in tmp_path.glob("tables/*/*")) == [
+        "bronze/events"
+    ]
+    enough = job(config, *WHEN, "--set", "features.max_quarantined=0.26", stages=BUILD)
+    assert enough["counts"] == {"rows": 388, "kept": 288, "refused": {"missing_user": 100}}
+
+
+def test_a_lost_row_is_an_error_of_the_program(spark, tmp_path, job, monkeypatch) -> None:
+    rows = [*lines(), *[("", "item-1", "2024-01-01 00:00:00", "buy", "1")] * 3]
+    config = declared(tmp_path, write_csv(tmp_path / "log.csv", rows, HEADER), features={"of_users": []})
+    whole = events.refused
+    monkeypatch.setattr(events, "refused", lambda parsed, run_id: whole(parsed, run_id).limit(2))
+    summary = job(config, *WHEN, stages=BUILD)
+    assert summary["exit_code"] == 70
+    assert "of 291 rows of bronze.events 288 were kept and 2 refused" in summary["error"]
+
+
+def test_late_and_corrected_files_change_past_features_only_where_that_is_asked_for(spark, tmp_path, job) -> None:
+    (tmp_path / "log").mkdir()
+    first = write_csv(tmp_path / "log" / "1.csv", lines(), HEADER)
+    config = declared(tmp_path, tmp_path / "log", source={"path": str(tmp_path / "log")})
+    built = job(config, *WHEN, stages=BUILD)
+    before, pinned = contents(spark, config), ("--set", f"source.ingested_before={dt.datetime.now(dt.UTC).isoformat()}")
+    write_csv(tmp_path / "log" / "2.csv", [("late", "item-1", "2024-01-01 00:00:00", "buy", "1")], HEADER)
+    write_csv(first, lines(price="7"), HEADER)
+    os.utime(first, (2_000_000_000, 2_000_000_000))
+    same = job(config, *WHEN, *pinned, stages=BUILD)
+    assert "they are built already" in job.stderr and "2 new files, 1 of them in place of older ones" in job.stderr
+    assert same["outputs"]["silver.interactions"] == built["outputs"]["silver.interactions"]
+    rebuilt = job(config, *WHEN, stages=BUILD)
+    assert rebuilt["counts"]["rows"] == len(lines()) + 1
+    after = contents(spark, config)
+    spends = tables(spark, config).read("gold.user_features").where("user_id = 'late'").collect()
+    assert [row["sums"]["spend"] for row in spends] == [2.0]
+    assert job(config, *WHEN, *pinned, stages=BUILD)["exit_code"] == 0
+    again = contents(spark, config)
+    names = ("silver.interactions", "gold.user_features", "gold.item_features", "gold.profile")
+    assert all(again[name] == before[name] != after[name] for name in names)
+    early = job(config, *WHEN, "--set", "source.ingested_before=2001-01-01", stages=BUILD)
+    assert early["exit_code"] == 65 and "bronze.events knows no ingestion before it" in early["error"]
+
+
+def test_users_held_out_are_ranked_by_a_model_that_never_saw_them(spark, tmp_path, job) -> None:
+    config = configuration(
+        tmp_path, write_csv(tmp_path / "log.csv", purchases()), holdout={"users": 0.25, "of_items": 0.1, "seed": 3}
+    )
+    summary = job(config, "--run-id", "a")
+    assert summary["exit_code"] == 0, summary.get("error")
+    read = tables(spark, config).read
+    core = read("silver.interactions").groupBy("user_id").agg({"core": "max"}).collect()
+    held = {row["user_id"] for row in core if not row["max(core)"]}
+    assert 2 <= len(held) <= 12
+    judged = {row["user_id"] for row in read("gold.metrics").select("user_id").distinct().collect()}
+    assert judged == held
+    lists = {row["user_id"]: row["source"] for row in read("gold.recommendations").collect()}
+    assert {lists[user] for user in held} == {"als"}, "by fold-in of the history that they keep"
+    assert summary["metrics"]["als"]["hit_rate@3"] > summary["metrics"]["popularity"]["hit_rate@3"]

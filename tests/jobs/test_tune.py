@@ -1,0 +1,83 @@
+"""The search for settings, on a shop where an old fashion and a new one are planted."""
+
+import datetime as dt
+import random
+from pathlib import Path
+
+import pytest
+import yaml
+
+from recsys_spark.tables import Tables
+from tests.jobs.shop import AS_OF, Job, configuration, write_csv
+
+pytestmark = pytest.mark.usefixtures("spark")
+
+WHEN = ("--as-of", AS_OF.isoformat())
+SMALL = {
+    "windows": 2, "horizon": "10d", "trials": 3, "ranks": [2, 4], "epochs": [2, 4], "half_lives": [1], "minutes": 5,
+    "popularity_half_lives": [0.5, 2], "prior_weights": [0, 0.1, 10], "transforms": ["sum"], "seed": 3,
+}  # fmt: skip
+
+
+def fashions() -> list[tuple[str, str, str]]:
+    """Everyone buys at random, for 115 days, from ten items that are new every twenty days, the first of them most."""
+    rng = random.Random(1)
+    rows = set()
+    for user in range(40):
+        for _ in range(60):
+            days = rng.randrange(0, 115)
+            item = 10 * ((days + 5) // 20) + min(int(rng.expovariate(0.5)), 9)
+            moment = AS_OF + dt.timedelta(days=days - 100, minutes=user)
+            rows.add((f"user-{user}", f"item-{item}", f"{moment:%Y-%m-%d %H:%M:%S}"))
+    return sorted(rows)
+
+
+@pytest.fixture(scope="module")
+def shop(spark, tmp_path_factory) -> Path:
+    folder, job = tmp_path_factory.mktemp("fashions"), Job()
+    config = configuration(folder, write_csv(folder / "log.csv", fashions()), tune=SMALL)
+    assert job(config, "--run-id", "a", *WHEN, stages=("ingest", "build_features"))["exit_code"] == 0
+    return config
+
+
+def searched(config: Path, run_id: str, out: Path, *arguments: str) -> dict:
+    job = Job()
+    summary = job(config, "--run-id", run_id, *WHEN, "--out", str(out), *arguments, stages=("tune",))
+    assert summary["exit_code"] == 0, summary
+    return summary
+
+
+def test_a_search_finds_what_is_new_and_its_settings_are_a_configuration(spark, shop, tmp_path) -> None:
+    summary = searched(shop, "whole", tmp_path)
+    found = summary["counts"]["tuned"]
+    assert found["topk"]["prior"]["weight"] > 0 and found["topk"]["prior"]["popularity"] != "popularity"
+    assert summary["metrics"]["als"]["ndcg@1"] >= summary["metrics"]["popularity"]["ndcg@1"]
+    assert yaml.safe_load((tmp_path / "whole.yaml").read_text()) == found
+    assert "<svg" in (tmp_path / "whole.svg").read_text()
+    job = Job()
+    tuned = job(shop, "--config", str(tmp_path / "whole.yaml"), "--run-id", "b", *WHEN)
+    assert tuned["exit_code"] == 0, tuned
+    model = Tables(spark, str(shop.parent / "tables")).read("gold.models").where("model_id = 'b'").first()
+    assert f'"rank":{found["als"]["rank"]}' in model["config"]
+
+
+def test_a_search_that_goes_on_ends_where_an_uninterrupted_one_does(spark, shop, tmp_path) -> None:
+    searched(shop, "parts", tmp_path, "--set", "tune.trials=1")
+    searched(shop, "parts", tmp_path)
+    searched(shop, "once", tmp_path)
+    trials = Tables(spark, str(shop.parent / "tables")).read("gold.trials").drop("seconds")
+    parts, once = (
+        [row.asDict() | {"study": None} for row in trials.where(f"study = '{study}'").orderBy("trial").collect()]
+        for study in ("parts", "once")
+    )
+    assert len(once) == 3 and parts == once
+
+
+def test_no_event_from_as_of_on_changes_what_is_found(spark, shop, tmp_path) -> None:
+    (tmp_path / "other").mkdir()
+    early = [row for row in fashions() if row[2] < f"{AS_OF:%Y-%m-%d}"]
+    log = write_csv(tmp_path / "other" / "log.csv", early)
+    config = configuration(tmp_path / "other", log, tune=SMALL | {"trials": 1})
+    Job()(config, "--run-id", "a", *WHEN, stages=("ingest", "build_features"))
+    without = searched(config, "w", tmp_path)["metrics"]
+    assert without == searched(shop, "w", tmp_path, "--set", "tune.trials=1")["metrics"]
