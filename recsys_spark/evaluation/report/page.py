@@ -38,6 +38,7 @@ def page(report: Report) -> str:
         by_k=_by_k(report),
         objective=_objective(report),
         popularity=_popularity(report),
+        days=_days(report),
         box={"width": charts.WIDTH, "height": charts.HEIGHT, "left": charts.LEFT, "right": charts.WIDTH - charts.RIGHT,
              "bottom": charts.HEIGHT - charts.BOTTOM, "top": charts.TOP},
     )  # fmt: skip
@@ -115,6 +116,14 @@ def _by_k(report: Report) -> charts.Lines | None:
 def _objective(report: Report) -> charts.Lines | None:
     points = [(float(epoch), value) for epoch, value in enumerate(report.objective, start=1)]
     return charts.lines({"objective": points}) if len(points) > 1 else None
+
+
+def _days(report: Report) -> charts.Lines | None:
+    days = report.profile.days if report.profile else ()
+    if len(days) < 2:
+        return None
+    points = [(float(at), events) for at, (_, events) in enumerate(days)]
+    return charts.lines({"events": points}, zero=True, labels=[day for day, _ in days])
 
 
 def _popularity(report: Report) -> charts.Bars | None:
