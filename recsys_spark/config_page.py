@@ -57,7 +57,8 @@ def _kind(schema: dict[str, Any]) -> str:
     if schema.get("format") in ("duration", "date-time"):
         return {"duration": "duration such as 36h", "date-time": "time"}[schema["format"]]
     if schema.get("type") == "array":
-        return f"list of {_kind(schema['items'])}"
+        parts = schema.get("prefixItems")
+        return ", ".join(map(_kind, parts)) if parts else f"list of {_kind(schema['items'])}"
     if schema.get("type") == "object":
         return f"mapping to {_kind(schema.get('additionalProperties', {}))}"
     bounds = [f"{sign} {schema[key]:g}" for key, sign in _BOUNDS.items() if key in schema]

@@ -21,6 +21,9 @@ RUNTIME = {
     "spark.databricks.delta.snapshotPartitions": "2",
     "spark.databricks.delta.schema.autoMerge.enabled": "false",
     "spark.databricks.delta.replaceWhere.constraintCheck.enabled": "true",
+    # New tables keep what a model was trained on for a year, so that it can be trained again.
+    "spark.databricks.delta.properties.defaults.deletedFileRetentionDuration": "interval 365 days",
+    "spark.databricks.delta.properties.defaults.logRetentionDuration": "interval 365 days",
 }
 
 # What must be known when the session is built; a cluster's own properties are in conf/spark/.

@@ -24,6 +24,8 @@ from recsys_spark.schemas import BRONZE_COLUMNS, MODIFIED_AT, PART, SCHEMAS, SOU
 Slice = dict[str, Any]
 
 _TRIES = 5
+# Properties of a table that bound time travel, and Delta's defaults.
+_RETENTION = {"delta.deletedFileRetentionDuration": "interval 7 days", "delta.logRetentionDuration": "interval 30 days"}
 
 
 @dataclass(frozen=True)
@@ -219,6 +221,12 @@ class Tables:
         )
         _retry(lambda: writer.save(self.path(name)), name)
 
+    def retention(self, name: str) -> dt.timedelta:
+        """Return how long a table's old versions can be read: the shorter of its files' and its log's retention."""
+        row = DeltaTable.forPath(self.spark, self.path(name)).detail().select("properties").first()
+        assert row is not None
+        return min(_interval(row["properties"].get(key, default)) for key, default in _RETENTION.items())
+
     def delete(self, name: str, condition: str) -> None:
         """Delete the rows that satisfy a condition."""
         _retry(lambda: DeltaTable.forPath(self.spark, self.path(name)).delete(condition), name)
@@ -272,6 +280,17 @@ def _conform(frame: DataFrame, schema: t.StructType, name: str) -> DataFrame:
         wrong = sorted(have.items() ^ want.items())
         raise ConfigError(f"{name}: a frame to be written differs from the table's schema in {wrong}")
     return frame.select(*(f.col(field.name) for field in schema.fields))
+
+
+def _interval(text: str) -> dt.timedelta:
+    """Read Delta's way to write a duration.
+
+    >>> _interval("interval 1 week"), _interval("interval 36 hours")
+    (datetime.timedelta(days=7), datetime.timedelta(days=1, seconds=43200))
+    """
+    words = text.lower().removeprefix("interval ").split()
+    pairs = zip(words[::2], words[1::2], strict=True)
+    return sum((dt.timedelta(**{unit.rstrip("s") + "s": float(number)}) for number, unit in pairs), dt.timedelta())
 
 
 def _plain(where: Slice) -> dict[str, Any]:

@@ -40,15 +40,20 @@ def model_of(run: Run) -> Row:
         if named is None:
             raise DataError(f"--model champion: {run.tables.path('gold.champion')} has none; run evaluate --promote")
     if named is not None:
-        commit = run.tables.find("gold.models", {"model_id": named})
-        if commit is None:
-            raise DataError(f"--model {named}: {run.tables.path('gold.models')} has no such model")
-        return _row(run, named, commit.version)
+        return named_model(run, named, "--model")
     own = run.tables.find("gold.models", {"model_id": run.run_id})
     newest = own or run.tables.find("gold.models", {})
     if newest is None:
         raise DataError(f"{run.tables.path('gold.models')}: no model; run train_als first")
     return _row(run, newest.note["slice"]["model_id"], newest.version)
+
+
+def named_model(run: Run, model_id: str, asked: str) -> Row:
+    """Return the row of a model; raise DataError, which says what asked for it, where it is not there."""
+    commit = run.tables.find("gold.models", {"model_id": model_id})
+    if commit is None:
+        raise DataError(f"{asked} {model_id}: {run.tables.path('gold.models')} has no such model")
+    return _row(run, model_id, commit.version)
 
 
 def model_to_start_from(run: Run, side: str) -> Row | None:
@@ -60,10 +65,7 @@ def model_to_start_from(run: Run, side: str) -> Row | None:
     if als.warm_start == "none":
         return None
     if als.warm_start != "latest":
-        commit = run.tables.find("gold.models", {"model_id": als.warm_start})
-        if commit is None:
-            raise DataError(f"als.warm_start: {als.warm_start}: gold.models has no such model; name one or `latest`")
-        row = _row(run, als.warm_start, commit.version)
+        row = named_model(run, als.warm_start, "als.warm_start:")
         if not _fits(row, als.rank, side):
             raise DataError(
                 f"als.warm_start: {als.warm_start}: its rank is {_rank(row)} and its {row['moving_side']} moved; this "

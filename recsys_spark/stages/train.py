@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as f
 from pyspark.sql.types import StructType
 
@@ -17,9 +17,9 @@ from recsys_spark.als.initial import initial_factors
 from recsys_spark.als.objective import Objective
 from recsys_spark.blocks import store
 from recsys_spark.blocks.layout import Block
-from recsys_spark.config import Als
-from recsys_spark.errors import ConfigError, DataError
-from recsys_spark.runs import Run
+from recsys_spark.config import Als, Config, utc
+from recsys_spark.errors import ConfigError, DataError, JobError
+from recsys_spark.runs import Option, Run
 from recsys_spark.runs import main as run_job
 from recsys_spark.schemas import SCHEMAS
 from recsys_spark.stages.features import as_timestamp
@@ -28,6 +28,7 @@ from recsys_spark.stages.models import (
     STATE,
     factor_rows,
     model_to_start_from,
+    named_model,
     objective_of,
     read_factors,
     write_factors,
@@ -35,10 +36,19 @@ from recsys_spark.stages.models import (
 from recsys_spark.tables import Commit
 from recsys_spark.transforms import ids, ratings
 
+OPTIONS: dict[str, Option] = {
+    "--rebuild": {"metavar": "MODEL_ID", "help": "train that model once more, from the versions it was trained on"},
+}
+
 
 def train_als(run: Run) -> None:
-    """Train the model of this run, going on after the last epoch that an earlier try committed."""
-    inputs, note = _inputs(run)
+    """Train the model of this run, going on after the last epoch that an earlier try committed.
+
+    With --rebuild it is an earlier model's configuration and versions of tables that it is trained from.
+    """
+    rebuilt = _rebuild(run, run.options["rebuild"]) if run.options.get("rebuild") else None
+    inputs, note = _inputs(run, rebuilt)
+    _check_retention(run, inputs)
     where = {"model_id": run.run_id}
     trained = run.tables.find("gold.models", where)
     for commit in [
@@ -72,6 +82,8 @@ def train_als(run: Run) -> None:
     kept = _clean(run, data, len(done.objectives))
     run.outputs |= {table: run.tables.version(table) for table in {STATE[data.moving], "gold.item_factors"}}
     _register(run, inputs, data, done, note)
+    if rebuilt is not None:
+        _check_rebuilt(run, rebuilt, len(done.objectives))
     run.say(
         f"training: {len(done.objectives)} epochs over {blocks.n_entries:,} interactions, {data.moving} move; kept are "
         f"the factors after epoch {', '.join(map(str, kept))}"
@@ -120,8 +132,45 @@ def _settings(als: Als) -> trainer.Settings:
     )
 
 
-def _inputs(run: Run) -> tuple[dict[str, int], dict[str, object]]:
+def _rebuild(run: Run, model_id: str) -> Row:
+    """Give the run the configuration and moment of an earlier model, and return that model's row."""
+    model = named_model(run, model_id, "--rebuild")
+    config = Config.model_validate_json(model["config"])
+    als = config.als.model_copy(update={"warm_start": model["started_from"] or "none"})
+    run.config = config.model_copy(update={"als": als, "storage": run.config.storage})
+    run.as_of = None if model["as_of"] is None else utc(model["as_of"])
+    if model["code_version"] != recsys_spark.__version__:
+        run.say(f"warning: model {model_id} was trained by version {model['code_version']} of this program")
+    return model
+
+
+def _check_rebuilt(run: Run, model: Row, epochs: int) -> None:
+    """Raise JobError where a model that was trained again is another one."""
+    ours, theirs = (
+        read_factors(run, "gold.item_factors", model_id, epochs) for model_id in (run.run_id, model["model_id"])
+    )
+    if not all(np.array_equal(mine, other) for mine, other in zip(ours, theirs, strict=True)):
+        raise JobError(f"--rebuild {model['model_id']}: model {run.run_id} differs from it; was the program changed?")
+    run.say(f"training: model {run.run_id} is model {model['model_id']} to the byte")
+
+
+def _check_retention(run: Run, inputs: dict[str, int]) -> None:
+    """Raise ConfigError where a table keeps its old versions for less than storage.keep."""
+    for name in inputs:
+        kept = run.tables.retention(name)
+        if kept < run.config.storage.keep:
+            path = run.tables.path(name)
+            raise ConfigError(
+                f"{name} keeps old versions for {kept}, storage.keep asks for {run.config.storage.keep}: ALTER TABLE "
+                f"delta.`{path}` SET TBLPROPERTIES ('delta.deletedFileRetentionDuration' = 'interval 365 days', "
+                "'delta.logRetentionDuration' = 'interval 365 days'), or lower storage.keep"
+            )
+
+
+def _inputs(run: Run, rebuilt: Row | None) -> tuple[dict[str, int], dict[str, object]]:
     """Return the versions of the tables to read, and what identifies the training: its configuration and inputs."""
+    if rebuilt is not None:
+        return rebuilt["inputs"], _identity(run, rebuilt["inputs"])
     run.resolve_as_of()
     slice_ = run.tables.find("silver.interactions", {"as_of": run.as_of})
     if slice_ is None:
@@ -130,12 +179,16 @@ def _inputs(run: Run) -> tuple[dict[str, int], dict[str, object]]:
         )
     inputs = {"silver.interactions": slice_.version}
     inputs |= {name: run.tables.version(name) for name in ("gold.user_ids", "gold.item_ids")}
+    return inputs, _identity(run, inputs)
+
+
+def _identity(run: Run, inputs: dict[str, int]) -> dict[str, object]:
     identity = {
-        "interactions": slice_.version,
+        "interactions": inputs["silver.interactions"],
         "as_of": run.as_of.isoformat() if run.as_of else None,
         "als": run.config.als.model_dump(mode="json"),
     }
-    return inputs, {"identity": identity}
+    return {"identity": identity}
 
 
 def _check_same(run_id: str, commit: Commit | None, note: dict[str, object]) -> None:
@@ -280,4 +333,4 @@ def _register(run: Run, inputs: dict[str, int], data: _TrainingData, done: _Done
 
 def main() -> int:
     """Run the job from the command line."""
-    return run_job("train_als", {"train_als": train_als}, __doc__ or "")
+    return run_job("train_als", {"train_als": train_als}, __doc__ or "", options=OPTIONS)

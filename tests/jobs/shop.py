@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from recsys_spark import runs
-from recsys_spark.stages import evaluate, score, tune
+from recsys_spark.stages import evaluate, score, train, tune
 from recsys_spark.stages.pipeline import STAGES
 
 N = 24
@@ -74,9 +74,12 @@ class Job:
 
     def __call__(self, config: Path, *arguments: str, stages: tuple[str, ...] = tuple(STAGES)) -> dict[str, Any]:
         argv = ["--config", str(config), *arguments]
-        options = {("score_topk",): score.OPTIONS, ("evaluate",): evaluate.OPTIONS, ("tune",): tune.OPTIONS}.get(
-            stages, {}
-        )
+        options = {
+            ("score_topk",): score.OPTIONS,
+            ("evaluate",): evaluate.OPTIONS,
+            ("tune",): tune.OPTIONS,
+            ("train_als",): train.OPTIONS,
+        }.get(stages, {})
         known = {**STAGES, "tune": tune.tune}
         with redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
             code = runs.main("pipeline", {name: known[name] for name in stages}, "", argv, options=options)

@@ -1,0 +1,62 @@
+"""A model is trained again, to the byte, from the versions of the tables that it was trained on."""
+
+from pathlib import Path
+
+import pytest
+
+from recsys_spark.tables import Tables
+from tests.jobs.shop import AS_OF, Job, configuration, purchases, write_csv
+
+pytestmark = pytest.mark.usefixtures("spark")
+
+WHEN = ("--as-of", AS_OF.isoformat())
+
+
+@pytest.fixture(scope="module")
+def shop(spark, tmp_path_factory) -> Path:
+    folder, job = tmp_path_factory.mktemp("rebuild"), Job()
+    config = configuration(folder, write_csv(folder / "log.csv", purchases()))
+    assert job(config, "--run-id", "a", *WHEN, stages=("ingest", "build_features", "train_als"))["exit_code"] == 0
+    return config
+
+
+def tables(spark, config: Path) -> Tables:
+    return Tables(spark, str(config.parent / "tables"))
+
+
+def test_a_model_is_rebuilt_after_its_inputs_have_changed(spark, shop) -> None:
+    """Other rows, another slice in the same place, another configuration: the old versions alone decide."""
+    job = Job()
+    write_csv(shop.parent / "more.csv", [("user-1", "item-2", "2024-01-05 00:00:00"), ("new", "item-3", "2024-01-06 00:00:00")],
+              "customer,product,bought_at")  # fmt: skip
+    more = ("--set", f"source.path=[{shop.parent}/log.csv,{shop.parent}/more.csv]", "--set", "als.rank=3")
+    assert job(shop, "--run-id", "b", *WHEN, *more, stages=("ingest", "build_features", "train_als"))["exit_code"] == 0
+    rebuilt = job(shop, "--run-id", "again", *more, "--rebuild", "a", stages=("train_als",))
+    assert rebuilt["exit_code"] == 0, rebuilt
+    assert "model again is model a to the byte" in job.stderr
+    models = {row["model_id"]: row for row in tables(spark, shop).read("gold.models").collect()}
+    assert models["again"]["inputs"] == models["a"]["inputs"] != models["b"]["inputs"]
+    assert models["again"]["objective"] == models["a"]["objective"] != models["b"]["objective"]
+
+
+def test_a_rebuild_that_would_differ_is_an_error(spark, shop) -> None:
+    path = tables(spark, shop).path("gold.item_factors")
+    spark.sql(f"UPDATE delta.`{path}` SET factors = transform(factors, x -> 2 * x) WHERE model_id = 'a'")
+    rebuilt = Job()(shop, "--run-id", "third", "--rebuild", "a", stages=("train_als",))
+    assert rebuilt["exit_code"] == 70 and "differs from it" in rebuilt["error"]
+
+
+def test_a_model_that_is_not_there_cannot_be_rebuilt(spark, shop) -> None:
+    rebuilt = Job()(shop, "--run-id", "x", "--rebuild", "nobody", stages=("train_als",))
+    assert rebuilt["exit_code"] == 65 and "--rebuild nobody" in rebuilt["error"]
+
+
+def test_training_on_a_table_that_forgets_too_soon_is_refused(spark, shop) -> None:
+    path = tables(spark, shop).path("gold.item_ids")
+    spark.sql(
+        f"ALTER TABLE delta.`{path}` SET TBLPROPERTIES ('delta.deletedFileRetentionDuration' = 'interval 7 days')"
+    )
+    trained = Job()(shop, "--run-id", "c", *WHEN, stages=("train_als",))
+    assert trained["exit_code"] == 78 and "gold.item_ids keeps old versions for 7 days" in trained["error"]
+    allowed = Job()(shop, "--run-id", "c", *WHEN, "--set", "storage.keep=7d", stages=("train_als",))
+    assert allowed["exit_code"] == 0, allowed
