@@ -106,7 +106,7 @@ def items_by_index(run: Run) -> pa.Table:
     """
     topk, tables = run.config.topk, run.tables
     features = tables.read_slice("gold.item_features", {"as_of": run.as_of})
-    features = features.select("item_id", "popularity", "popularity_decayed", "last_time")
+    features = features.select("item_id", *POPULARITIES, "last_time")
     items = tables.read("gold.item_ids").join(features, "item_id", "left")
     eligible = f.lit(True)
     if topk.active_within is not None:
