@@ -15,14 +15,13 @@ class Rules:
 
     primary: the metric to be better on. confidence: of intervals; 1 − confidence is the level of tests. guards: by
     metric, the share of the champion's mean that may be lost at most. segment_margin: the same, of the primary metric
-    on each segment of at least min_segment_users users.
+    on each segment.
     """
 
     primary: str
     confidence: float = 0.95
     guards: Mapping[str, float] = field(default_factory=dict)
     segment_margin: float = 0.0
-    min_segment_users: int = 100
 
     def judged(self) -> list[str]:
         """Return the metrics that the decision looks at, each once."""
@@ -62,7 +61,7 @@ def decide(effects: Sequence[Effect], rules: Rules) -> Decision:
       al., "Reporting of Noninferiority and Equivalence Randomized Trials", JAMA 2012). Too few users to tell is a no.
     - Worse on no segment: a segment is worse if its mean difference is below −margin · its champion's mean and that is
       no chance, by the test's p adjusted over all segments (Holm). Here too few users to tell is no reason to refuse:
-      else each small country could block every model. Segments below min_segment_users users are not looked at.
+      else each small country could block every model.
 
     Of a metric of LOWER_IS_BETTER the difference counts with the other sign. Raises KeyError where the comparison
     lacks a metric of the rules.
@@ -71,11 +70,7 @@ def decide(effects: Sequence[Effect], rules: Rules) -> Decision:
     level = 1 - rules.confidence
     checks = [_better(whole[rules.primary], level)]
     checks += [_not_worse(whole[name], margin) for name, margin in rules.guards.items()]
-    segments = [
-        effect
-        for effect in effects
-        if effect.segment != ALL and effect.metric == rules.primary and effect.users >= rules.min_segment_users
-    ]
+    segments = [effect for effect in effects if effect.segment != ALL and effect.metric == rules.primary]
     worse = [check for effect in segments if (check := _harmed(effect, rules.segment_margin, level)) is not None]
     checks += worse
     if not worse:

@@ -102,12 +102,11 @@ def test_of_popularity_less_is_better() -> None:
     assert decide([effect("ndcg@10"), falls], rules).promoted
 
 
-def test_a_segment_is_judged_by_its_margin_its_adjusted_p_and_its_size() -> None:
+def test_a_segment_is_judged_by_its_margin_and_its_adjusted_p() -> None:
     rules = Rules("ndcg@10", segment_margin=0.1)
     loss = {"difference": -0.06, "low": -0.09, "high": -0.03}
     whole = effect("ndcg@10")
     assert not decide([whole, effect("ndcg@10", "new", **loss)], rules).promoted
     assert decide([whole, effect("ndcg@10", "new", **loss | {"difference": -0.04})], rules).promoted
     assert decide([whole, effect("ndcg@10", "new", **loss, p_adjusted=0.2)], rules).promoted
-    assert decide([whole, effect("ndcg@10", "new", **loss, users=99)], rules).promoted
     assert decide([whole, effect("recall@10", "new", **loss)], rules).promoted, "of other metrics segments are shown"
