@@ -40,7 +40,7 @@ def shop(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
         },
         als={"rank": 2, "epochs": 2, "alpha0": 0.05, "regularization": 0.001},
         evaluation={"k": [3]},
-        gate={"guards": {"recall": 0.1, "auc": 0.1}, "min_segment_users": 10, "replicates": 400},
+        gate={"guards": {"recall": 0.1, "auc": 0.1}, "min_segment_users": 5, "replicates": 400},
     )
     before = ("ingest", "build_features", "train_als", "score_topk")
     assert job(config, "--run-id", "clear", *WHEN, stages=before)["exit_code"] == 0
