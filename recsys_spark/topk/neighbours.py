@@ -92,7 +92,9 @@ def co_occurrence(
 
     both = ordered.mapInArrow(counts, "pair long, n long").groupBy("pair").agg(f.sum("n").alias("n"))
     both = both.select(
-        f.shiftright("pair", 32).cast("int").alias("one"), f.col("pair").cast("int").alias("other"), "n"
+        f.shiftright("pair", 32).cast("int").alias("one"),
+        f.col("pair").bitwiseAND(f.lit(2**32 - 1)).cast("int").alias("other"),
+        "n",
     ).persist()
     alone = both.where(f.col("one") == f.col("other")).select(
         f.col("one").alias("item_index"), f.col("n").alias("users")
