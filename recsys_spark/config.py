@@ -498,7 +498,7 @@ class Gate(_Section):
     segment_margin: float = Field(default=0.05, ge=0, lt=1)
     """Share of the champion's mean of the primary metric that a segment may lose."""
     min_segment_users: int = Field(default=100, ge=2)
-    """Users that a segment must have to be judged."""
+    """Users that a segment must have to be compared."""
     segments: int = Field(default=20, ge=1, le=200)
     """Segments of silver.users that are compared, the largest; the others are one together."""
     replicates: int = Field(default=2000, ge=100, le=100_000)

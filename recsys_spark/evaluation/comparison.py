@@ -43,14 +43,16 @@ def compare(
     settings: Resampling,
     confidence: float = 0.95,
     power: float = 0.8,
+    least: int = 1,
 ) -> list[Effect]:
     """Return every metric's effect on all users, then the judged metrics' on each segment, by segment and metric.
 
-    pairs: user_id string, champion and challenger map<string, double>, segments array<string>; one row a user. The
-    result depends on the rows and the seed alone, not on their order and partitions.
+    pairs: user_id string, champion and challenger map<string, double>, segments array<string>; one row a user.
+    least: segments of fewer users are left out; an interval of a few users says less than it seems to.
+    The result depends on the rows and the seed alone, not on their order and partitions.
     """
     sums = resampling.resampled(pairs, metrics, judged, settings)
-    return effects(sums, metrics, judged, confidence, power)
+    return effects(sums, metrics, judged, confidence, power, least)
 
 
 def effects(
@@ -59,6 +61,7 @@ def effects(
     judged: Sequence[str],
     confidence: float = 0.95,
     power: float = 0.8,
+    least: int = 1,
 ) -> list[Effect]:
     """Return the effects that sums say, with p-values adjusted within families.
 
@@ -68,7 +71,7 @@ def effects(
         _effect(sums[segment], column, name, segment, confidence, power)
         for segment in sorted(sums, key=lambda name: (name != ALL, name))
         for column, name in enumerate(metrics if segment == ALL else judged)
-        if sums[segment].users[column] > 0
+        if sums[segment].users[column] >= (1 if segment == ALL else least)
     ]
     families: dict[str | None, list[int]] = {}
     for at, effect in enumerate(found):

@@ -15,14 +15,13 @@ class Rules:
 
     primary: the metric to be better on. confidence: of intervals; 1 − confidence is the level of tests. guards: by
     metric, the share of the champion's mean that may be lost at most. segment_margin: the same, of the primary metric
-    on each segment of at least min_segment_users users.
+    on each segment.
     """
 
     primary: str
     confidence: float = 0.95
     guards: Mapping[str, float] = field(default_factory=dict)
     segment_margin: float = 0.0
-    min_segment_users: int = 100
 
     def judged(self) -> list[str]:
         """Return the metrics that the decision looks at, each once."""
@@ -62,7 +61,7 @@ def decide(effects: Sequence[Effect], rules: Rules) -> Decision:
       al., "Reporting of Noninferiority and Equivalence Randomized Trials", JAMA 2012). Too few users to tell is a no.
     - Worse on no segment: a segment is worse if its mean difference is below −margin · its champion's mean and that is
       no chance, by the test's p adjusted over all segments (Holm). Here too few users to tell is no reason to refuse:
-      else each small country could block every model. Segments below min_segment_users users are not looked at.
+      else each small country could block every model.
 
     Of a metric of LOWER_IS_BETTER the difference counts with the other sign. Raises KeyError where the comparison
     lacks a metric of the rules.
@@ -71,11 +70,7 @@ def decide(effects: Sequence[Effect], rules: Rules) -> Decision:
     level = 1 - rules.confidence
     checks = [_better(whole[rules.primary], level)]
     checks += [_not_worse(whole[name], margin) for name, margin in rules.guards.items()]
-    segments = [
-        effect
-        for effect in effects
-        if effect.segment != ALL and effect.metric == rules.primary and effect.users >= rules.min_segment_users
-    ]
+    segments = [effect for effect in effects if effect.segment != ALL and effect.metric == rules.primary]
     worse = [check for effect in segments if (check := _harmed(effect, rules.segment_margin, level)) is not None]
     checks += worse
     if not worse:
@@ -87,7 +82,7 @@ def _better(effect: Effect, level: float) -> Check:
     gain, low, _ = oriented(effect)
     passed = low > 0 and effect.p <= level
     words = "is better" if passed else "is not shown to be better"
-    missing = "" if passed or gain <= 0 else f"; {effect.users:,} users would show {effect.detectable:.4g}"
+    missing = "" if passed or gain <= 0 else f"; {effect.users:,} users would show {effect.detectable:.4f}"
     return Check(passed, f"{effect.metric} {words}: {_numbers(effect)}, p = {effect.p:.2g}{missing}")
 
 
@@ -96,7 +91,7 @@ def _not_worse(effect: Effect, margin: float) -> Check:
     most = margin * abs(effect.champion)
     passed = low > -most or low == most == 0
     words = "is not worse" if passed else "may be worse"
-    return Check(passed, f"{effect.metric} {words} by more than {most:.4g} ({margin:.1%}): {_numbers(effect)}")
+    return Check(passed, f"{effect.metric} {words} by more than {most:.4f} ({margin:.1%}): {_numbers(effect)}")
 
 
 def _harmed(effect: Effect, margin: float, level: float) -> Check | None:
@@ -106,7 +101,7 @@ def _harmed(effect: Effect, margin: float, level: float) -> Check | None:
         return None
     return Check(
         False,
-        f"{effect.metric} is worse on {effect.segment} by more than {most:.4g} ({margin:.1%}): {_numbers(effect)}, "
+        f"{effect.metric} is worse on {effect.segment} by more than {most:.4f} ({margin:.1%}): {_numbers(effect)}, "
         f"adjusted p = {effect.p_adjusted:.2g}, {effect.users:,} users",
     )
 

@@ -181,7 +181,8 @@ def _all_lists(
     lists, popular = {}, fallback_ranker(run)
     for of, served_id in ((name, model_id), (CHAMPION, champion)):
         if served_id is not None:
-            served = run.tables.read_slice("gold.recommendations", {"model_id": served_id, "as_of": run.as_of})
+            every = run.tables.read_slice("gold.recommendations", {"model_id": served_id, "as_of": run.as_of})
+            served = every.join(users, "user_id", "left_semi")
             new = users.join(served, "user_id", "left_anti")
             fallback = scorer.recommend(histories(run, past, new), n_rows, popular, k)
             lists[of] = served.unionByName(fallback, allowMissingColumns=True)

@@ -53,6 +53,7 @@ def compare(run: Run, metrics: DataFrame, contest: Contest, segments: DataFrame)
             Resampling(settings.replicates, settings.seed),
             settings.confidence,
             settings.power,
+            settings.min_segment_users,
         )
         _write(run, effects, contest)
     return effects
@@ -89,7 +90,6 @@ def rules_of(config: Config) -> gate.Rules:
         settings.confidence,
         {at_k(name): margin for name, margin in settings.guards.items()},
         settings.segment_margin,
-        settings.min_segment_users,
     )
 
 

@@ -13,7 +13,16 @@ from pyspark.sql import functions as f
 
 from recsys_spark.evaluation.comparison import Effect
 from recsys_spark.evaluation.lists import Catalogue
-from recsys_spark.evaluation.report.content import Customer, Listed, Report, Shares, Verdict, popularity_shares
+from recsys_spark.evaluation.report.content import (
+    Customer,
+    Listed,
+    Profile,
+    Report,
+    Shares,
+    Verdict,
+    popularity_shares,
+    profile_of,
+)
 from recsys_spark.evaluation.report.page import page
 from recsys_spark.runs import Run
 from recsys_spark.stages.promote import Contest, rules_of
@@ -21,6 +30,7 @@ from recsys_spark.transforms.attributes import items_at
 
 _CUSTOMERS = 12
 _HISTORY = 8
+_WANTED = 20
 
 QUERY = """SELECT count(*) AS users,
        avg(old.metrics['{metric}']) AS before,
@@ -91,6 +101,7 @@ def report(run: Run, evaluated: Evaluated) -> Report:
         verdict=None if made is None else Verdict(made["promoted"], made["champion"], list(made["reasons"])),
         objective=evaluated.model["objective"] or (),
         popularity=_popularity(evaluated, run.config.evaluation.k[0]),
+        profile=_profile(run),
         customers=customers(run, evaluated),
         made={"model": contest.challenger_id, "code": str(evaluated.model["code_version"]), **versions},
     )
@@ -151,7 +162,14 @@ def _customer(
     ]
     found = [Listed(names[item], item in ids) for item in sorted(wanted, key=lambda item: item not in ids)]
     source = str(row["source"]) if row else "nothing"
-    return Customer(user, source, [names[item] for item in history], n_history, listed, found)
+    return Customer(user, source, [names[item] for item in history], n_history, listed, found[:_WANTED], len(found))
+
+
+def _profile(run: Run) -> Profile | None:
+    if not run.tables.exists("gold.profile"):
+        return None
+    lines = run.tables.read_slice("gold.profile", {"as_of": run.as_of}).select("measure", "key", "value").collect()
+    return profile_of(map(tuple, lines))
 
 
 def _popularity(evaluated: Evaluated, k: int) -> Shares:

@@ -29,7 +29,7 @@ def segments(run: Run, past: DataFrame, relevant: DataFrame, catalogue: Catalogu
     lengths = past.groupBy("user_id").agg(f.count("*").alias("_history"))
     users = wanted.join(lengths, "user_id", "left")
     popular = f.when(2 * f.col("_popular") > f.col("_wanted"), "wants popular items").otherwise("wants rarer items")
-    labels = [_band(f.coalesce("_history", f.lit(0))), popular]
+    labels = [band(f.coalesce("_history", f.lit(0))), popular]
     if run.tables.exists("silver.users"):
         users, own = _with_own_segment(run, users)
         labels.append(own)
@@ -44,7 +44,8 @@ def popular_half(catalogue: Catalogue) -> list[str]:
     return [str(item) for item in catalogue.item_ids.take(np.sort(chosen)).to_pylist()]
 
 
-def _band(length: Column) -> Column:
+def band(length: Column) -> Column:
+    """Return the label of a history's length."""
     label = f.when(length < BANDS[0], NEW)
     for least, after in pairwise(BANDS):
         label = label.when(length < after, f"history of {least} to {after - 1} items")

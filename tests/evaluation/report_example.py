@@ -3,7 +3,7 @@
 import numpy as np
 
 from recsys_spark.evaluation.comparison import Effect
-from recsys_spark.evaluation.report.content import Customer, Listed, Report, Verdict, popularity_shares
+from recsys_spark.evaluation.report.content import Customer, Listed, Report, Verdict, popularity_shares, profile_of
 from recsys_spark.evaluation.resampling import ALL
 
 HOSTILE = "<script>alert('x')</script> & \"Söhne\""
@@ -29,7 +29,7 @@ def example(promoted: bool = True) -> Report:
     ]
     wanted = [Listed("Tea towel 2", True), Listed("Birdcage, large", False)]
     customers = [
-        Customer(f"customer-{at}", "als", [f"Blue mug no. {n}" for n in range(at)], at + 3, listed, wanted)
+        Customer(f"customer-{at}", "als", [f"Blue mug no. {n}" for n in range(at)], at + 3, listed, wanted, 5)
         for at in range(12)
     ]
     promotion = [
@@ -37,6 +37,10 @@ def example(promoted: bool = True) -> Report:
         "recall@10 is not worse by more than 0.0041 (5.0%): 0.0812 → 0.0840, +0.0028 [-0.0003, +0.0059]",
         "ndcg@10 is worse on none of 5 segments",
     ]
+    lines = [("rows", None, 1_469_307.0), ("refused", None, 8_869.0), ("refused", "no quantity", 8_869.0),
+             ("density", None, 0.0123), ("top_item", "Blue mug", 9.0)]  # fmt: skip
+    lines += [("items_of_user", f"p{share}", share * 2.0) for share in (100, 0, 50, 99)]
+    lines += [("events_of_day", f"2024-{1 + day // 28:02}-{1 + day % 28:02}", 100.0 + day % 7) for day in range(90)]
     return Report(
         dataset="shop", run_id="night-2024-03-01", as_of="2024-03-01 00:00", users=48_211, items=400,
         challenger="night-2024-03-01", rival="night-2024-02-23", primary="ndcg@10", judged=("ndcg@10", "recall@10"),
@@ -45,7 +49,8 @@ def example(promoted: bool = True) -> Report:
         verdict=Verdict(promoted, "night-2024-03-01" if promoted else "night-2024-02-23", promotion),
         objective=[float(5e6 / epoch + 1e6) for epoch in range(1, 17)],
         popularity=popularity_shares(items, {"als": items // 2, "champion": items * 3, "popularity_decayed": items**2}),
-        customers=customers, made={"model": "night-2024-03-01", "gold.metrics, version": "12"},
+        customers=customers, profile=profile_of(lines),
+        made={"model": "night-2024-03-01", "gold.metrics, version": "12"},
     )  # fmt: skip
 
 

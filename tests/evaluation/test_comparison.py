@@ -172,6 +172,9 @@ def test_a_comparison_is_the_same_whatever_the_order_partitions_and_chunks(spark
         ("country: Z", "ndcg@10"), ("new", "ndcg@10"),
     ]  # fmt: skip
     assert comparison.compare(frame(spark, rows), *arguments[:2], Resampling(300, seed=6)) != one
+    large = comparison.compare(frame(spark, rows), *arguments, least=150)
+    assert [effect.segment for effect in large] == [ALL, ALL, "new"], "each country has less than 150 users"
+    assert large[2].p_adjusted == large[2].p, "who is not compared is not corrected for"
 
 
 def test_a_segment_is_compared_as_if_its_users_were_all_and_who_lacks_a_metric_does_not_count(

@@ -14,7 +14,7 @@ import pytest
 
 from recsys_spark.evaluation.comparison import Effect
 from recsys_spark.evaluation.report import charts
-from recsys_spark.evaluation.report.content import popularity_shares
+from recsys_spark.evaluation.report.content import popularity_shares, profile_of
 from recsys_spark.evaluation.report.page import page
 from recsys_spark.evaluation.resampling import ALL
 from tests.evaluation.report_example import HOSTILE, SEGMENTS, example
@@ -89,16 +89,17 @@ def test_names_of_items_are_text_and_never_markup() -> None:
     text = page(example())
     assert HOSTILE not in text and "<script>alert" not in text
     assert HOSTILE in Tree(text).texts["li"]
+    assert text.count("and 3 more") == 12, "of five wanted items two are shown"
 
 
 def test_what_a_run_does_not_have_is_left_out() -> None:
     bare = replace(
-        example(), ks=(10,), objective=(), popularity=None, customers=(), verdict=None,
+        example(), ks=(10,), objective=(), popularity=None, customers=(), verdict=None, profile=None,
         effects=[each for each in example().effects if each.segment == ALL],
     )  # fmt: skip
     tree = Tree(page(bare))
     assert {"comparison", "models", "figures"} <= set(tree.ids)
-    assert not {"segments", "popularity", "training", "customers", "reasons"} & set(tree.ids)
+    assert not {"segments", "popularity", "training", "data", "customers", "reasons"} & set(tree.ids)
 
 
 def test_an_interval_is_drawn_where_it_is_and_cut_at_the_edge() -> None:
@@ -112,8 +113,9 @@ def test_an_interval_is_drawn_where_it_is_and_cut_at_the_edge() -> None:
     assert across is not None and across.kind == "open"
     assert charts.whisker(effect(champion=0.0), 0.4) is None
     wide = effect(low=-5.0, high=5.0)
-    assert charts.extent([effect(), effect(low=0.02, high=0.2)]) == pytest.approx(1.1 * 0.2 / 0.5)
-    assert charts.extent([effect(), wide]) == pytest.approx(3 * 1.1 * 0.15 / 0.5)
+    assert charts.extent([effect(), effect(low=0.02, high=0.2)], effect()) == pytest.approx(1.1 * 0.2 / 0.5)
+    assert charts.extent([effect(), wide], effect()) == pytest.approx(3 * 1.1 * 0.15 / 0.5)
+    assert charts.extent([wide], None) == pytest.approx(1.1 * 10) and charts.extent([], None) == 0.01
 
 
 def test_a_line_chart_has_its_points_between_its_axes() -> None:
@@ -134,6 +136,21 @@ def test_shares_of_places_are_counted_from_the_most_popular_item_down() -> None:
     assert shares.series["all items"] == [0.01, 0.04, 0.15, 0.3, 0.5]
     assert shares.series["histories"][0] == 50 / users.sum()
     assert all(sum(values) == pytest.approx(1) for values in shares.series.values())
+
+
+def test_a_profile_is_what_its_lines_say() -> None:
+    found = example().profile
+    assert found is not None
+    assert found.counts == {"rows of the log": "1,469,307", "rows refused": "8,869", "share of all pairs": "1.23%"}
+    assert found.quantiles == {"items of a user": {"p0": 0, "p50": 100, "p99": 198, "p100": 200}}
+    assert list(found.quantiles["items of a user"]) == ["p0", "p50", "p99", "p100"]
+    assert (len(found.days), found.days[0]) == (90, ("2024-01-01", 100.0))
+    chart = charts.lines(
+        {"events": [(at, n) for at, (_, n) in enumerate(found.days)]}, labels=[d for d, _ in found.days]
+    )
+    assert [tick.label for tick in chart.x][::4] == ["2024-01-01", "2024-04-06"]
+    assert chart.lines[0].dots == () and len(chart.lines[0].points.split()) == 90
+    assert profile_of([]) is None
 
 
 PROBE = """
@@ -184,7 +201,7 @@ def test_tables_sort_and_all_pictures_are_there_and_the_console_is_silent(tmp_pa
     values = [float(each.replace("−", "-")) for each in seen["down"]]
     assert values == sorted(values, reverse=True) and seen["up"] == seen["down"][::-1]
     assert seen["sorted"] == "ascending" and seen["empty"] == "none", "what has no value stands last"
-    assert (seen["unseen"], seen["charts"]) == (0, 3)
+    assert (seen["unseen"], seen["charts"]) == (0, 4)
     assert seen["overflow"] <= 0
 
 

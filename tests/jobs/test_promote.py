@@ -3,10 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from pyspark.sql import Row, SparkSession
 from pyspark.sql import functions as f
 
+from recsys_spark.evaluation.lists import Catalogue
+from recsys_spark.stages import segments
 from recsys_spark.tables import Tables
 from tests.jobs.shop import AS_OF, Job, N, configuration, purchases, write_csv
 
@@ -34,8 +38,9 @@ def shop(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
             "format": "csv",
             "columns": {"user": "customer", "segment": "country"},
         },
+        als={"rank": 2, "epochs": 2, "alpha0": 0.05, "regularization": 0.001},
         evaluation={"k": [3]},
-        gate={"guards": {"recall": 0.1, "auc": 0.1}, "min_segment_users": 10, "replicates": 400},
+        gate={"guards": {"recall": 0.1, "auc": 0.1}, "min_segment_users": 5, "replicates": 400},
     )
     before = ("ingest", "build_features", "train_als", "score_topk")
     assert job(config, "--run-id", "clear", *WHEN, stages=before)["exit_code"] == 0
@@ -45,7 +50,7 @@ def shop(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
     none = f.transform("factors", lambda value: f.lit(0.0).cast("float"))
     halved = factors.withColumn("factors", f.when(odd, none).otherwise(f.col("factors"))).drop("item_id")
     half, model = f.lit("half"), {"model_id": "half"}
-    tables.append_step("gold.item_factors", halved.withColumn("model_id", half), model, 6, {}, ("model_id", "epoch"))
+    tables.append_step("gold.item_factors", halved.withColumn("model_id", half), model, 2, {}, ("model_id", "epoch"))
     tables.write_slice("gold.models", tables.read("gold.models").withColumn("model_id", half), model)
     return config
 
@@ -119,6 +124,10 @@ def means_are_those_of_gold_metrics(spark: SparkSession, shop: Path) -> None:
         for row in tables.read("gold.comparisons").where("comparison_id = 'clear'").collect()
     }
     assert {row["challenger"] for row in found.values()} == {"clear"} != {row["champion"] for row in found.values()}
+    assert {segment for _, segment in found} == {
+        "all users", "history of 5 to 19 items", "segment north", "segment south", "wants popular items",
+        "wants rarer items",
+    }  # fmt: skip
     assert ("novelty@3", "all users") in found and ("novelty@3", "segment north") not in found
     values = {
         (row["model"], row["user_id"]): row["metrics"]["ndcg@3"]
@@ -152,6 +161,22 @@ def the_query_of_the_docs_gives_the_row(spark: SparkSession, shop: Path) -> None
     for name in ("users", "champion_mean", "challenger_mean", "difference"):
         assert found[name] == pytest.approx(row[name], abs=1e-12)
     assert found["about_half_the_interval"] == pytest.approx((row["high"] - row["low"]) / 2, rel=0.3)
+
+
+def test_every_length_of_a_history_is_in_one_band(spark: SparkSession) -> None:
+    lengths = [0, 1, 4, 5, 19, 20, 99, 100, 5000]
+    rows = spark.createDataFrame([(n,) for n in lengths], "n int").select("n", segments.band(f.col("n"))).collect()
+    assert dict(map(tuple, rows)) == dict(zip(lengths, [
+        "new users", *2 * ["history of 1 to 4 items"], *2 * ["history of 5 to 19 items"],
+        *2 * ["history of 20 to 99 items"], *2 * ["history of 100 items or more"],
+    ], strict=True))  # fmt: skip
+
+
+def test_the_popular_half_is_the_fewest_items_that_have_half_of_all_pairs() -> None:
+    items = pa.array(list("abcde"))
+    assert segments.popular_half(Catalogue(items, np.array([3, 8, 4, 1, 0]), 8)) == ["b"]
+    assert segments.popular_half(Catalogue(items, np.array([3, 7, 4, 1, 0]), 8)) == ["b", "c"]
+    assert segments.popular_half(Catalogue(items, np.array([1, 1, 1, 1, 1]), 8)) == ["a", "b", "c"]
 
 
 def test_a_model_that_knows_what_it_should_predict_is_not_compared(shop: Path, job: Job) -> None:

@@ -8,7 +8,8 @@ from recsys_spark.evaluation.comparison import Effect
 from recsys_spark.evaluation.gate import oriented
 
 WIDTH, HEIGHT = 640, 260  # of a chart, in its own units
-LEFT, RIGHT, TOP, BOTTOM = 64, 16, 14, 40  # what labels take of it
+LEFT, RIGHT, TOP, BOTTOM = 64, 40, 14, 40  # what labels take of it
+_DOTS = 60
 
 
 @dataclass(frozen=True)
@@ -119,8 +120,11 @@ def number(value: float) -> str:
     return f"{value:.{digits}f}"
 
 
-def lines(series: Mapping[str, Sequence[tuple[float, float]]], zero: bool = False) -> Lines:
-    """Return a chart of named points (x, y); with `zero` the y axis begins there."""
+def lines(series: Mapping[str, Sequence[tuple[float, float]]], zero: bool = False, labels: Sequence[str] = ()) -> Lines:
+    """Return a chart of named points (x, y); with `zero` the y axis begins there.
+
+    labels: what x = 0, 1, 2, … are called, of which a few stand on the axis. Long lines have no dots.
+    """
     points = [point for each in series.values() for point in each]
     xs, ys = [x for x, _ in points], [y for _, y in points]
     marks = ticks(0.0 if zero else min(ys), max(ys))
@@ -129,10 +133,14 @@ def lines(series: Mapping[str, Sequence[tuple[float, float]]], zero: bool = Fals
     drawn = []
     for name, each in series.items():
         dots = tuple((across(x), up(y), f"{name}: {number(y)} at {x:g}") for x, y in each)
-        drawn.append(Line(name, " ".join(f"{x},{y}" for x, y, _ in dots), dots))
+        drawn.append(Line(name, " ".join(f"{x},{y}" for x, y, _ in dots), dots if len(dots) <= _DOTS else ()))
     named = sorted(set(xs)) if len(set(xs)) <= 8 else [x for x in ticks(min(xs), max(xs), 6) if min(xs) <= x <= max(xs)]
+    if labels:
+        named = [float(round(at * (len(labels) - 1) / 4)) for at in range(5)]
     return Lines(
-        tuple(Tick(across(x), f"{x:g}") for x in named), tuple(Tick(up(y), _label(y)) for y in marks), tuple(drawn)
+        tuple(Tick(across(x), labels[int(x)] if labels else f"{x:g}") for x in named),
+        tuple(Tick(up(y), _label(y)) for y in marks),
+        tuple(drawn),
     )
 
 
@@ -162,14 +170,19 @@ def bars(groups: Sequence[str], series: Mapping[str, Sequence[float]]) -> Bars:
     )
 
 
-def extent(effects: Sequence[Effect]) -> float:
+def extent(effects: Sequence[Effect], first: Effect | None) -> float:
     """Return the change, as a share of the champion's mean, that is drawn at the edge of the intervals' picture.
 
-    effects: of the primary metric, that of all users first. The widest interval fits, unless it reaches more than
-    three times as far as the first. Never less than 1 %.
+    The widest interval of the effects fits, unless it reaches more than three times as far as that of the first. Never
+    less than 1 %.
     """
-    reaches = [1.1 * max(abs(each.low), abs(each.high)) / abs(each.champion) for each in effects if each.champion]
-    return max(0.01, min(max(reaches), 3 * reaches[0])) if reaches else 1.0
+    reach = max((_reach(effect) for effect in effects), default=0.0)
+    most = 3 * _reach(first) if first and _reach(first) else reach
+    return max(0.01, 1.1 * min(reach, most))
+
+
+def _reach(effect: Effect) -> float:
+    return max(abs(effect.low), abs(effect.high)) / abs(effect.champion) if effect.champion else 0.0
 
 
 def whisker(effect: Effect, edge: float) -> Whisker | None:

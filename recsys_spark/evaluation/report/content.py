@@ -1,6 +1,6 @@
 """What a report says, as plain values: collected from tables by the stage, laid out by the page."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -31,7 +31,7 @@ class Listed:
 
 @dataclass(frozen=True)
 class Customer:
-    """One user's history, list, and what happened."""
+    """One user's history, list, and what happened; of history and wanted items the first, of n_history and n_wanted."""
 
     user_id: str
     source: str
@@ -39,6 +39,7 @@ class Customer:
     n_history: int
     listed: Sequence[Listed]
     wanted: Sequence[Listed]
+    n_wanted: int
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,15 @@ class Shares:
 
     groups: Sequence[str]
     series: Mapping[str, Sequence[float]]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What the log is like: counts by name, quantiles of sizes by what is measured, and events by day."""
+
+    counts: Mapping[str, str]
+    quantiles: Mapping[str, Mapping[str, float]]
+    days: Sequence[tuple[str, float]]
 
 
 @dataclass(frozen=True)
@@ -75,6 +85,7 @@ class Report:
     verdict: Verdict | None = None
     objective: Sequence[float] = ()
     popularity: Shares | None = None
+    profile: Profile | None = None
     customers: Sequence[Customer] = ()
     made: Mapping[str, str] = field(default_factory=dict)
 
@@ -93,3 +104,34 @@ def popularity_shares(users: NDArray[np.int64], shown: Mapping[str, NDArray[np.i
 
     whole = {"all items": np.ones(len(users), np.int64), "histories": users, **shown}
     return Shares([name for _, name in BANDS], {name: spread(values) for name, values in whole.items()})
+
+
+_COUNTS = {
+    "rows": "rows of the log", "refused": "rows refused", "events": "events before as_of", "users": "users",
+    "items": "items", "pairs": "pairs of user and item", "trained_pairs": "pairs trained on",
+    "density": "share of all pairs", "repeats": "events that repeat a pair",
+}  # fmt: skip
+_SIZES = {
+    "items_of_user": "items of a user", "events_of_user": "events of a user", "users_of_item": "users of an item",
+    "events_of_item": "events of an item",
+}  # fmt: skip
+
+
+def profile_of(lines: Iterable[tuple[str, str | None, float]]) -> Profile | None:
+    """Return the profile that lines (measure, key, value) of gold.profile say; None where there are none."""
+    known = {(measure, key): value for measure, key, value in lines}
+    if not known:
+        return None
+    shares = ("density", "repeats")
+    counts = {
+        words: f"{known[(name, None)]:.2%}" if name in shares else f"{known[(name, None)]:,.0f}"
+        for name, words in _COUNTS.items()
+        if (name, None) in known
+    }
+    quantiles: dict[str, dict[str, float]] = {}
+    for (measure, key), value in known.items():
+        if measure in _SIZES and key is not None:
+            quantiles.setdefault(_SIZES[measure], {})[key] = value
+    days = sorted((key, value) for (measure, key), value in known.items() if measure == "events_of_day" and key)
+    ordered = {name: dict(sorted(each.items(), key=lambda of: float(of[0][1:]))) for name, each in quantiles.items()}
+    return Profile(counts, ordered, days)

@@ -21,21 +21,24 @@ def page(report: Report) -> str:
         loader=DictLoader(parts), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"number": charts.number, "signed": signed, "p": p_value, "explained": explained}
-    edge = charts.extent([effect for effect in report.effects if effect.metric == report.primary])
     whole = [effect for effect in report.effects if effect.segment == ALL]
+    segments = [effect for effect in report.effects if effect.segment != ALL and effect.metric == report.primary]
+    first = next((effect for effect in whole if effect.metric == report.primary), None)
+    edges = {name: charts.extent(effects, first) for name, effects in (("whole", whole), ("segments", segments))}
     return environment.get_template("report.html.j2").render(
         report=report,
         style=Markup(_FOLDER.joinpath("style.css").read_text(encoding="utf-8")),
         script=Markup(_FOLDER.joinpath("script.js").read_text(encoding="utf-8")),
-        first=next((effect for effect in whole if effect.metric == report.primary), None),
+        first=first,
         whole=sorted(whole, key=lambda effect: (effect.metric not in report.judged, _place(effect.metric))),
-        segments=[effect for effect in report.effects if effect.segment != ALL and effect.metric == report.primary],
-        whiskers={(effect.metric, effect.segment): charts.whisker(effect, edge) for effect in report.effects},
-        edge=100 * edge,
+        segments=segments,
+        edges=edges,
+        whisker_of=charts.whisker,
         means=_means(report),
         by_k=_by_k(report),
         objective=_objective(report),
         popularity=_popularity(report),
+        days=_days(report),
         box={"width": charts.WIDTH, "height": charts.HEIGHT, "left": charts.LEFT, "right": charts.WIDTH - charts.RIGHT,
              "bottom": charts.HEIGHT - charts.BOTTOM, "top": charts.TOP},
     )  # fmt: skip
@@ -113,6 +116,14 @@ def _by_k(report: Report) -> charts.Lines | None:
 def _objective(report: Report) -> charts.Lines | None:
     points = [(float(epoch), value) for epoch, value in enumerate(report.objective, start=1)]
     return charts.lines({"objective": points}) if len(points) > 1 else None
+
+
+def _days(report: Report) -> charts.Lines | None:
+    days = report.profile.days if report.profile else ()
+    if len(days) < 2:
+        return None
+    points = [(float(at), events) for at, (_, events) in enumerate(days)]
+    return charts.lines({"events": points}, zero=True, labels=[day for day, _ in days])
 
 
 def _popularity(report: Report) -> charts.Bars | None:
