@@ -1,7 +1,7 @@
 # `make help` lists the targets. Everything runs from .venv, which `make install` makes and the others ask for.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-cluster lint format zip bench-train bench-scaling docs clean
+.PHONY: help install demo test test-slow test-cluster lint format zip bench-train bench-scaling bench-pipeline docs clean
 
 PYTHON_BIN := .venv/bin/python
 INSTALLED := .venv/.installed
@@ -66,6 +66,10 @@ bench-train: $(BENCH)  ## Time an epoch beside implicit and Spark MLlib (4 minut
 bench-scaling: $(BENCH)  ## Time and bytes of an epoch as interactions and users grow, to 50 million
 	@env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(PYTHON_BIN) -m benchmarks.scaling \
 	    --json data/bench-scaling.json --plot data/bench-scaling.svg
+
+bench-pipeline: $(BENCH)  ## Time ingest and features of a dirty log of 20 million events beside reading, sorting, writing it
+	@env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(PYTHON_BIN) -m benchmarks.pipeline \
+	    --interactions 20000000 --json data/bench-pipeline.json
 
 docs: $(INSTALLED)  ## Write docs/configuration.md from the models
 	@$(PYTHON_BIN) -c 'from recsys_spark.config_page import reference; print(reference(), end="")' > docs/configuration.md
