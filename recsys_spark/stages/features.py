@@ -54,10 +54,11 @@ def build_features(run: Run) -> None:
         run.outputs[name] = _extend(run, name, pairs, column, index)
     marked = with_core(run, pairs, n_pairs)
     counted = interactions.item_features(pairs).persist(StorageLevel.MEMORY_AND_DISK)
+    moment = known.moment_of(run, past)
     slices: dict[str, Callable[[], DataFrame]] = {
         "silver.interactions": lambda: marked.drop("recent").withColumn("as_of", known.as_timestamp(run.as_of)),
-        "gold.user_features": lambda: known.user_features(run, past, pairs),
-        "gold.item_features": lambda: known.item_features(run, past, counted),
+        "gold.user_features": lambda: known.user_features(run, past, pairs, moment),
+        "gold.item_features": lambda: known.item_features(run, past, counted, moment),
         "gold.profile": lambda: known.data_profile(run, past, marked, counted),
     }
     for name, frame in slices.items():
