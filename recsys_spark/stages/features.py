@@ -30,7 +30,7 @@ def build_features(run: Run) -> None:
 
     Extends the dictionaries, and replaces silver.quarantine, silver.items and silver.users.
     """
-    typed, bronze = typed_events(run)
+    typed, bronze, n_rows = typed_events(run)
     run.as_of = run.as_of or latest_time(typed)
     note = {"from": {"bronze.events": bronze, "files": known.delivered(run), **_settings(run.config)}}
     where = {"as_of": run.as_of}
@@ -43,7 +43,7 @@ def build_features(run: Run) -> None:
     parsed = limits.judge(typed, run.config.source, run.as_of)
     # One shuffle: what is grouped by user, or by user and item, needs no other.
     good = events.valid(parsed).repartition("user_id").persist(StorageLevel.MEMORY_AND_DISK)
-    _quarantine(run, parsed, typed.count(), good.count())
+    _quarantine(run, parsed, n_rows, good.count())
     known.write_attributes(run)
     past, _ = splits.split(good, run.as_of, run.config.evaluation.horizon, run.config.holdout)
     pairs = interactions.interactions(past, run.config.features, run.as_of).persist(StorageLevel.MEMORY_AND_DISK)
