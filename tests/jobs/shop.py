@@ -69,6 +69,8 @@ def configuration(folder: Path, log: Path, **sections: Any) -> Path:
         "topk": {"k": 3},
         "evaluation": {"k": [1, 3], "report": False},
     } | sections
+    # What nobody looks at here only costs time.
+    whole["features"] = {"of_users": [], "of_items": [], **whole.get("features", {})}
     path = folder / "shop.yaml"
     path.write_text(yaml.safe_dump(whole), encoding="utf-8")
     return path
