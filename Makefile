@@ -1,7 +1,8 @@
 # `make help` lists the targets. Everything runs from .venv, which `make install` makes and the others ask for.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-cluster test-browser lint format zip bench-train bench-scaling docs clean
+.PHONY: help install demo test test-slow test-cluster test-browser lint format zip bench-train bench-scaling \
+    bench-topk bench-pipeline docs clean
 
 PYTHON_BIN := .venv/bin/python
 INSTALLED := .venv/.installed
@@ -23,8 +24,8 @@ demo: $(INSTALLED)  ## A grocery's year from raw purchases to ranked lists, comp
 	$(PYTHON_BIN) jobs/pipeline.py --config conf/completejourney.yaml --run-id demo --as-of 2017-12-01 --promote \
 	    --set storage.root=data/demo
 
-test: $(INSTALLED)  ## The fast tests, on real local Spark and Delta
-	@$(PYTHON_BIN) -m pytest
+test: $(INSTALLED)  ## The fast tests, on real local Spark and Delta, in two processes
+	@$(PYTHON_BIN) -m pytest -n 2 --dist loadfile
 
 test-slow: $(INSTALLED)  ## The tests on real logs (they skip where the logs are absent)
 	@$(PYTHON_BIN) -m pytest -m slow
@@ -67,9 +68,16 @@ $(BENCH): $(INSTALLED)
 bench-train: $(BENCH)  ## Time an epoch beside implicit and Spark MLlib (4 minutes; writes data/bench-train.json)
 	@env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(PYTHON_BIN) -m benchmarks.train --json data/bench-train.json
 
+bench-topk: $(BENCH)  ## Time the scorer beside the bare matrix product, implicit and Spark MLlib (2 minutes)
+	@env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(PYTHON_BIN) -m benchmarks.topk --json data/bench-topk.json
+
 bench-scaling: $(BENCH)  ## Time and bytes of an epoch as interactions and users grow, to 50 million
 	@env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(PYTHON_BIN) -m benchmarks.scaling \
 	    --json data/bench-scaling.json --plot data/bench-scaling.svg
+
+bench-pipeline: $(BENCH)  ## Time ingest and features of a dirty log of 20 million events beside reading, sorting, writing it
+	@env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(PYTHON_BIN) -m benchmarks.pipeline \
+	    --interactions 20000000 --json data/bench-pipeline.json
 
 docs: $(INSTALLED)  ## Write docs/configuration.md from the models
 	@$(PYTHON_BIN) -c 'from recsys_spark.config_page import reference; print(reference(), end="")' > docs/configuration.md

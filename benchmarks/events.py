@@ -1,7 +1,8 @@
-"""Bytes that an epoch moves, from Spark's own event log."""
+"""What jobs moved and how evenly their tasks worked, from Spark's own event log."""
 
 import json
 from collections import defaultdict
+from dataclasses import dataclass
 from pathlib import Path
 
 SETTINGS = {
@@ -41,3 +42,36 @@ def moved(log: Path) -> dict[str, int]:
                     broadcasts.add(key)
                     found[running] += block["Memory Size"] + block["Disk Size"]
     return dict(found)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage of a described job: its tasks, the seconds that they ran, the slowest one's, bytes shuffled."""
+
+    job: str
+    name: str
+    tasks: int
+    seconds: float
+    slowest: float
+    shuffled: int
+
+
+def stages(log: Path) -> list[Stage]:
+    """Return the stages that ran tasks, those that took longest first; shuffled is what they read of shuffles."""
+    jobs: dict[int, tuple[str, str]] = {}
+    times: dict[int, list[float]] = defaultdict(list)
+    read: dict[int, int] = defaultdict(int)
+    for line in log.read_text(encoding="utf-8").splitlines():
+        event = json.loads(line)
+        match event["Event"]:
+            case "SparkListenerJobStart":
+                job = (event.get("Properties") or {}).get("spark.job.description", "")
+                for info in event["Stage Infos"]:
+                    jobs.setdefault(info["Stage ID"], (job, info["Stage Name"]))
+            case "SparkListenerTaskEnd" if event.get("Task Metrics"):
+                stage, metrics = event["Stage ID"], event["Task Metrics"]
+                times[stage].append(metrics["Executor Run Time"] / 1000)
+                shuffle = metrics["Shuffle Read Metrics"]
+                read[stage] += shuffle["Remote Bytes Read"] + shuffle["Local Bytes Read"]
+    found = [Stage(*jobs[stage], len(ran), sum(ran), max(ran), read[stage]) for stage, ran in times.items()]
+    return sorted(found, key=lambda stage: -stage.seconds)

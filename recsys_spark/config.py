@@ -356,8 +356,23 @@ class Features(_Section):
         return self
 
 
+class ModelKind(_Section):
+    """Which kind of model is trained: the factor model, or one that it must beat."""
+
+    kind: Literal["als", "popularity", "popularity_decayed", "adoptions_decayed", "item_knn", "frequent", "random"] = (
+        "als"
+    )
+    """als; a column of gold.item_features; items that go with the history's; users' own frequent items; chance."""
+    neighbours: int = Field(default=50, ge=1, le=1000)
+    """Nearest items that are kept of each item (item_knn)."""
+    shrinkage: float = Field(default=10.0, ge=0)
+    """Added to the denominator of a similarity, so that few common users say little (item_knn)."""
+    seed: int = Field(default=1, ge=0)
+    """Seed of chance (random)."""
+
+
 class Als(_Section):
-    """The model and its training."""
+    """The factor model and its training."""
 
     rank: int = Field(default=64, ge=1, le=2048)
     """Width of the factors."""
@@ -554,6 +569,7 @@ class Config(_Section):
     users: Users | None = None
     friends: Friends | None = None
     features: Features = Features()
+    model: ModelKind = ModelKind()
     als: Als = Als()
     topk: TopK = TopK()
     evaluation: Evaluation = Evaluation()

@@ -391,3 +391,22 @@ def test_a_package_that_is_not_installed_is_named_with_the_remedy() -> None:
 def test_a_file_of_a_package_is_found() -> None:
     (path,) = resolve(("package:recsys_spark/config.py",))
     assert Path(path.removeprefix("file://")).read_text().startswith('"""The configuration')
+
+
+@pytest.mark.parametrize("multi_line", ["false", "true"])
+def test_a_gzip_that_is_cut_is_an_error_of_one_line_and_no_row_of_it_is_read(
+    spark: SparkSession, tmp_path: Path, multi_line: str
+) -> None:
+    path = tmp_path / "log.csv.gz"
+    whole = gzip.compress("".join(["user,item\n", *(f"u{n},i{n * 7919 % 1000}\n" for n in range(3000))]).encode())
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match=r"log\.csv\.gz: cannot be read as csv: .*[Uu]nexpected end") as caught:
+        read(spark, source(path, options={"multiLine": multi_line}))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_column_that_only_later_parquet_files_have_is_null_before(spark: SparkSession, tmp_path: Path) -> None:
+    pq.write_table(pa.table({"user": [1], "item": [2]}), tmp_path / "1.parquet")
+    pq.write_table(pa.table({"item": [4], "colour": ["red"], "user": [3]}), tmp_path / "2.parquet")
+    frame = read(spark, source(tmp_path, "parquet"))
+    assert rows(frame, "user", "item", "colour") == [("1", "2", None), ("3", "4", "red")]

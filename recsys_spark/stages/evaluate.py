@@ -30,7 +30,7 @@ from recsys_spark.topk import scorer
 from recsys_spark.transforms import events, interactions, splits
 from recsys_spark.transforms.attributes import items_at
 
-ALS, CHAMPION = "als", "champion"
+CHAMPION = "champion"
 GATE: dict[str, Option] = {
     "--promote": {"action": "store_true", "help": "let the gate decide whether the model becomes the champion"},
 }
@@ -61,15 +61,16 @@ def evaluate(run: Run) -> None:
         return
     if max(settings.k) > run.config.topk.k:
         run.say(f"warning: evaluation.k = {max(settings.k)} is longer than the lists of topk.k = {run.config.topk.k}")
-    lists = _all_lists(run, past, relevant, model["model_id"], champion)
+    name = f"{model['kind']}, trained" if model["kind"] in POPULARITIES else model["kind"]
+    lists = _all_lists(run, past, relevant, name, model["model_id"], champion)
     items = catalogue(run, past)
     rows = reduce(
         DataFrame.unionByName,
         (
             measured(run, ranked, relevant, items)
-            .withColumn("model", f.lit(name))
-            .withColumn("model_id", f.lit(champion if name == CHAMPION else model["model_id"]))
-            for name, ranked in lists.items()
+            .withColumn("model", f.lit(of))
+            .withColumn("model_id", f.lit(champion if of == CHAMPION else model["model_id"]))
+            for of, ranked in lists.items()
         ),
     )
     rows = rows.withColumn("run_id", f.lit(run.run_id)).withColumn("as_of", as_timestamp(run.as_of))
@@ -78,23 +79,23 @@ def evaluate(run: Run) -> None:
         commit = run.tables.write_slice("gold.metrics", rows, where)
         written = run.tables.read_slice("gold.metrics", where, commit.version)
         run.metrics = metrics.means(written)
-        shown = (ranked.withColumn("model", f.lit(name)) for name, ranked in lists.items())
+        shown = (ranked.withColumn("model", f.lit(of)) for of, ranked in lists.items())
         counts = item_counts(reduce(DataFrame.unionByName, shown), settings.k)
         whole = exposure_of(counts, len(items.item_ids), settings.k)
-    for name, values in run.metrics.items():
+    for of, values in run.metrics.items():
         lifts = {k: values.get(f"popularity@{k}") for k in settings.k}
-        values |= whole[name] | {
+        values |= whole[of] | {
             f"popularity_lift@{k}": value / items.mean_popularity() for k, value in lifts.items() if value is not None
         }
     run.outputs["gold.metrics"] = commit.version
     run.counts["evaluated_users"] = n_users
     run.console.print(comparison(run, n_users))
     if run.options.get("promote") or settings.report:
-        contest = _contest(run, model["model_id"], champion)
+        contest = _contest(run, name, model["model_id"], champion)
         effects = compare(run, written, contest, segments(run, past, relevant, items))
         made = promote(run, effects, contest) if run.options.get("promote") else None
         if settings.report:
-            write_report(run, Evaluated(model, contest, effects, made, lists[ALS], past, relevant, items, counts))
+            write_report(run, Evaluated(model, contest, effects, made, lists[name], past, relevant, items, counts))
     for frame in (relevant, *lists.values()):
         frame.unpersist()
 
@@ -146,13 +147,13 @@ def _reigning(run: Run, model: Row) -> str | None:
     return champion
 
 
-def _contest(run: Run, challenger: str, champion: str | None) -> Contest:
+def _contest(run: Run, name: str, challenger: str, champion: str | None) -> Contest:
     """Say with whom the gate compares: with the champion, else with the baseline that is best on the primary metric."""
     if champion is not None:
-        return Contest(ALS, challenger, CHAMPION, champion, champion)
+        return Contest(name, challenger, CHAMPION, champion, champion)
     primary = rules_of(run.config).primary
-    best = max((name for name in run.metrics if name != ALS), key=lambda name: run.metrics[name][primary])
-    return Contest(ALS, challenger, best, best, None)
+    best = max((other for other in run.metrics if other != name), key=lambda other: run.metrics[other][primary])
+    return Contest(name, challenger, best, best, None)
 
 
 def wanted(run: Run, past: DataFrame) -> DataFrame:
@@ -170,7 +171,7 @@ def wanted(run: Run, past: DataFrame) -> DataFrame:
 
 
 def _all_lists(
-    run: Run, past: DataFrame, relevant: DataFrame, model_id: str, champion: str | None
+    run: Run, past: DataFrame, relevant: DataFrame, name: str, model_id: str, champion: str | None
 ) -> dict[str, DataFrame]:
     """Return each model's lists for the users of `relevant`; users without history get what they would be served."""
     users = relevant.select("user_id").distinct().persist()
@@ -178,18 +179,18 @@ def _all_lists(
     n_rows = rows.count()
     k = run.config.topk.k
     lists, popular = {}, fallback_ranker(run)
-    for name, served_id in ((ALS, model_id), (CHAMPION, champion)):
+    for of, served_id in ((name, model_id), (CHAMPION, champion)):
         if served_id is not None:
             every = run.tables.read_slice("gold.recommendations", {"model_id": served_id, "as_of": run.as_of})
             served = every.join(users, "user_id", "left_semi")
             new = users.join(served, "user_id", "left_anti")
             fallback = scorer.recommend(histories(run, past, new), n_rows, popular, k)
-            lists[name] = served.unionByName(fallback, allowMissingColumns=True)
+            lists[of] = served.unionByName(fallback, allowMissingColumns=True)
     life = run.config.evaluation.popularity_half_life
-    for name in POPULARITIES:
-        values = None if life is None or name == "popularity" else popularity_of(run, name, life)
-        lists[name] = scorer.recommend(rows, n_rows, popularity_ranker(run, name, values), k)
-    return {name: ranked.select("user_id", "items", "source").persist() for name, ranked in lists.items()}
+    for popularity in POPULARITIES:
+        values = None if life is None or popularity == "popularity" else popularity_of(run, popularity, life)
+        lists[popularity] = scorer.recommend(rows, n_rows, popularity_ranker(run, popularity, values), k)
+    return {of: ranked.select("user_id", "items", "source").persist() for of, ranked in lists.items()}
 
 
 def popularity_of(run: Run, name: str, half_life: dt.timedelta) -> DataFrame:

@@ -16,12 +16,12 @@ from recsys_spark.transforms import events, limits
 
 def parsed_events(run: Run) -> tuple[DataFrame, int]:
     """Return bronze.events parsed and judged by the configuration, and the table's version that was read."""
-    typed, version = typed_events(run)
+    typed, version, _ = typed_events(run)
     return limits.judge(typed, run.config.source, run.as_of), version
 
 
-def typed_events(run: Run) -> tuple[DataFrame, int]:
-    """Return bronze.events judged by the rules that look at one row, and the table's version that was read.
+def typed_events(run: Run) -> tuple[DataFrame, int, int]:
+    """Return bronze.events judged by the rules that look at one row, the version that was read, and its rows.
 
     Only files that the configuration's paths name count: bronze keeps what else was ever ingested.
     """
@@ -31,8 +31,13 @@ def typed_events(run: Run) -> tuple[DataFrame, int]:
         version = run.tables.version("bronze.events") if moment is None else run.tables.ingested_before(moment)
     raw = run.tables.read("bronze.events", version)
     paths = config.source.path + ((config.holdout.path or ()) if config.holdout else ())
-    mine = raw.where(f.col(SOURCE_FILE).rlike(pattern(run.spark, paths)))
-    return events.parse(mine, config.source, config.features.known_events()), version or 0
+    mine = f.col(SOURCE_FILE).rlike(pattern(run.spark, paths))
+    # The pattern is tried once a file here; once a row it costs as much as all else in reading.
+    rows = f.col("count")
+    counted = raw.groupBy(SOURCE_FILE).count().agg(f.sum(rows), f.sum(f.when(mine, rows))).first()
+    every, n_rows = (counted[0] or 0, counted[1] or 0) if counted is not None else (0, 0)
+    known = raw if n_rows == every else raw.where(mine)
+    return events.parse(known, config.source, config.features.known_events()), version or 0, n_rows
 
 
 def latest_time(typed: DataFrame) -> dt.datetime | None:

@@ -30,7 +30,7 @@ def build_features(run: Run) -> None:
 
     Extends the dictionaries, and replaces silver.quarantine, silver.items and silver.users.
     """
-    typed, bronze = typed_events(run)
+    typed, bronze, n_rows = typed_events(run)
     run.as_of = run.as_of or latest_time(typed)
     note = {"from": {"bronze.events": bronze, "files": known.delivered(run), **_settings(run.config)}}
     where = {"as_of": run.as_of}
@@ -43,7 +43,7 @@ def build_features(run: Run) -> None:
     parsed = limits.judge(typed, run.config.source, run.as_of)
     # One shuffle: what is grouped by user, or by user and item, needs no other.
     good = events.valid(parsed).repartition("user_id").persist(StorageLevel.MEMORY_AND_DISK)
-    _quarantine(run, parsed, typed.count(), good.count())
+    _quarantine(run, parsed, n_rows, good.count())
     known.write_attributes(run)
     past, _ = splits.split(good, run.as_of, run.config.evaluation.horizon, run.config.holdout)
     pairs = interactions.interactions(past, run.config.features, run.as_of).persist(StorageLevel.MEMORY_AND_DISK)
@@ -55,10 +55,11 @@ def build_features(run: Run) -> None:
     marked = with_core(run, pairs, n_pairs)
     counted = interactions.item_features(pairs, run.as_of, run.config.features.popularity_half_life)
     counted = counted.persist(StorageLevel.MEMORY_AND_DISK)
+    moment = known.moment_of(run, past)
     slices: dict[str, Callable[[], DataFrame]] = {
         "silver.interactions": lambda: marked.drop("recent").withColumn("as_of", known.as_timestamp(run.as_of)),
-        "gold.user_features": lambda: known.user_features(run, past, pairs),
-        "gold.item_features": lambda: known.item_features(run, past, counted),
+        "gold.user_features": lambda: known.user_features(run, past, pairs, moment),
+        "gold.item_features": lambda: known.item_features(run, past, counted, moment),
         "gold.profile": lambda: known.data_profile(run, past, marked, counted),
     }
     for name, frame in slices.items():

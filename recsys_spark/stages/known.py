@@ -42,10 +42,24 @@ def write_attributes(run: Run) -> None:
         run.outputs["silver.users"] = run.tables.write_slice("silver.users", known, {}).version
 
 
-def user_features(run: Run, past: DataFrame, pairs: DataFrame) -> DataFrame:
+def moment_of(run: Run, past: DataFrame) -> Moment:
+    """Return when and how the run looks at features of its past events."""
+    settings, measures = run.config.features, tuple(run.config.source.measures)
+    with_levels = bool(measures) and "levels" in (*settings.of_users, *settings.of_items)
+    return Moment(
+        run.as_of,
+        settings.windows if run.as_of is not None else (),
+        settings.trend_window,
+        run.config.source.timezone,
+        measures,
+        features.mean_measures(past, measures) if with_levels else {},
+    )
+
+
+def user_features(run: Run, past: DataFrame, pairs: DataFrame, moment: Moment) -> DataFrame:
     """Return gold.user_features of the run's as_of, of its past events and their pairs."""
     settings = run.config.features
-    known = features.user_features(pairs, past, settings.of_users, _moment(run, past))
+    known = features.user_features(pairs, past, settings.of_users, moment)
     if "categories" in settings.of_users:
         shares = features.categories(pairs, _category_of(run), settings.most_categories)
         known = known.join(shares, "user_id", "left")
@@ -56,10 +70,10 @@ def user_features(run: Run, past: DataFrame, pairs: DataFrame) -> DataFrame:
     return features.conformed(known.withColumn("as_of", as_timestamp(run.as_of)), "gold.user_features")
 
 
-def item_features(run: Run, past: DataFrame, counted: DataFrame) -> DataFrame:
+def item_features(run: Run, past: DataFrame, counted: DataFrame, moment: Moment) -> DataFrame:
     """Return gold.item_features of the run's as_of, of its past events and what `interactions.item_features` counts."""
     settings = run.config.features
-    known = features.item_features(counted, past, settings.of_items, _moment(run, past))
+    known = features.item_features(counted, past, settings.of_items, moment)
     if "category" in settings.of_items:
         known = known.join(features.category_shares(counted, _category_of(run)), "item_id", "left")
     return features.conformed(known.withColumn("as_of", as_timestamp(run.as_of)), "gold.item_features")
@@ -75,16 +89,3 @@ def data_profile(run: Run, past: DataFrame, marked: DataFrame, counted: DataFram
 
 def _category_of(run: Run) -> DataFrame:
     return attributes.items_at(run.tables.read("silver.items"), run.as_of).select("item_id", "category")
-
-
-def _moment(run: Run, past: DataFrame) -> Moment:
-    settings, measures = run.config.features, tuple(run.config.source.measures)
-    with_levels = bool(measures) and "levels" in (*settings.of_users, *settings.of_items)
-    return Moment(
-        run.as_of,
-        settings.windows if run.as_of is not None else (),
-        settings.trend_window,
-        run.config.source.timezone,
-        measures,
-        features.mean_measures(past, measures) if with_levels else {},
-    )

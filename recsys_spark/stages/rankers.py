@@ -11,12 +11,13 @@ from pyspark.sql import functions as f
 
 from recsys_spark.als.baseline import Baseline
 from recsys_spark.als.trainer import rows_solve
-from recsys_spark.config import Config, Pairs, Popularity
+from recsys_spark.config import Config, Pairs, Popularity, utc
 from recsys_spark.errors import DataError
 from recsys_spark.runs import Run
 from recsys_spark.stages.events import read_files
 from recsys_spark.stages.models import objective_of, read_factors
 from recsys_spark.topk import scorer
+from recsys_spark.topk.baselines import BaselineModel, Frequent, ItemKnn, Random
 from recsys_spark.topk.kernels import Orders
 from recsys_spark.topk.prior import Prior
 from recsys_spark.topk.ranker import ALLOWED, HIDDEN, SEGMENT, Model, Ranker
@@ -75,7 +76,12 @@ def fallback_ranker(run: Run) -> Ranker:
 
 
 def model_ranker(run: Run, model: Row) -> Ranker:
-    """Return the ranker of a model, with the configured popularity behind it."""
+    """Return the ranker of a model of any kind, with the configured popularity behind it."""
+    kind = model["kind"]
+    if kind in POPULARITIES:
+        return popularity_ranker(run, kind)
+    if kind != "als":
+        return _baseline_ranker(run, model)
     als = Config.model_validate_json(model["config"]).als
     indices, factors, biases = read_factors(run, "gold.item_factors", model["model_id"], model["epochs"])
     if factors.shape[1] != als.rank:
@@ -97,6 +103,35 @@ def model_ranker(run: Run, model: Row) -> Ranker:
     eligible = items.column("eligible").to_numpy(zero_copy_only=False)
     known = Model.of(model["kind"], indices, solve, eligible, ranker.categories, baseline, prior)
     return dataclasses.replace(ranker, model=known, reasons=run.config.topk.reasons)
+
+
+def _baseline_ranker(run: Run, model: Row) -> Ranker:
+    settings = Config.model_validate_json(model["config"]).model
+    items = items_by_index(run)
+    ranker = dataclasses.replace(_ranker(run, items, run.config.topk.fallback), segments=_segment_orders(run, items))
+    if model["kind"] == "frequent":
+        own: BaselineModel = Frequent()
+    elif model["kind"] == "random":
+        own = Random(settings.seed, 10 * run.config.topk.k)
+    else:
+        own = _item_knn(run, model, items)
+    eligible = items.column("eligible").to_numpy(zero_copy_only=False)
+    return dataclasses.replace(ranker, baseline=own, may=eligible)
+
+
+def _item_knn(run: Run, model: Row, items: pa.Table) -> ItemKnn:
+    """Read the neighbours of a model from gold.item_neighbours."""
+    where = {"model_id": model["model_id"], "as_of": model["as_of"] and utc(model["as_of"]), "kind": "item_knn"}
+    rows = run.tables.read_slice("gold.item_neighbours", where).select("item_id", "items").toArrow().combine_chunks()
+    names = items.column("item_id").combine_chunks()
+    own = pc.index_in(rows.column("item_id"), names).to_numpy()
+    order = np.argsort(own)
+    near = rows.column("items").combine_chunks().take(pa.array(order))
+    counts = np.zeros(len(names), np.int64)
+    counts[own[order]] = near.value_lengths().to_numpy()
+    flat = near.flatten()
+    places = pc.index_in(flat.field("item_id"), names).to_numpy().astype(np.int32)
+    return ItemKnn(np.concatenate([[0], np.cumsum(counts)]), places, flat.field("score").to_numpy().astype(np.float32))
 
 
 def items_by_index(run: Run) -> pa.Table:

@@ -22,6 +22,7 @@ from recsys_spark.errors import ConfigError, DataError, JobError
 from recsys_spark.runs import Option, Run
 from recsys_spark.runs import main as run_job
 from recsys_spark.schemas import SCHEMAS
+from recsys_spark.stages.baselines import train_baseline
 from recsys_spark.stages.features import as_timestamp
 from recsys_spark.stages.models import (
     INDEX,
@@ -46,6 +47,9 @@ def train_als(run: Run) -> None:
 
     With --rebuild it is an earlier model's configuration and versions of tables that it is trained from.
     """
+    if run.config.model.kind != "als" and not run.options.get("rebuild"):
+        train_baseline(run)
+        return
     rebuilt = _rebuild(run, run.options["rebuild"]) if run.options.get("rebuild") else None
     inputs, note = _inputs(run, rebuilt)
     _check_retention(run, inputs)

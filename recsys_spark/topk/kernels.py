@@ -515,6 +515,14 @@ class Orders:
         items = items[np.argsort(-values[items], kind="stable")]
         return cls(np.array([0, len(items)]), items, values[items].astype(np.float32))
 
+    def within(self, eligible: NDArray[np.bool_] | None) -> "Orders":
+        """Return the lists without what is not eligible, by position; all of them where it is None."""
+        if eligible is None or eligible.all():
+            return self
+        kept = eligible[self.items]
+        before = np.concatenate([[0], np.cumsum(kept)])
+        return Orders(before[self.starts], self.items[kept], self.values[kept])
+
 
 @numba.njit(nogil=True, cache=True)
 def fill(

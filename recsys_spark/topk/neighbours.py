@@ -58,14 +58,20 @@ def cosine(
 
 
 def co_occurrence(
-    pairs: DataFrame, n_rows: int, item_ids: DataFrame, eligible: DataFrame, k: int, most: int
+    pairs: DataFrame,
+    n_rows: int,
+    item_ids: DataFrame,
+    eligible: DataFrame,
+    k: int,
+    most: int,
+    shrinkage: float = 0.0,
 ) -> DataFrame:
-    """Return (item_id, items): beside each item the k eligible others that most of the same users had, by cosine.
+    """Return (item_id, items): beside each item the k eligible others that most of the same users had.
 
     pairs: user_id, item_index, each once; item_ids: item_id, item_index; eligible: item_index. The score is
-    n_ij / √(n_i·n_j), of users who had both and each (cosine of the columns of the binary matrix; Sarwar et al., WWW
-    2001). Of a user with more than `most` items, `most` count, chosen by a hash of the pair, so that none costs more
-    than most² pairs.
+    n_ij / (√(n_i·n_j) + shrinkage), of users who had both and each: without shrinkage the cosine of the columns of the
+    binary matrix (Sarwar et al., WWW 2001). Of a user with more than `most` items, `most` count, chosen by a hash of
+    the pair, so that none costs more than most² pairs.
     """
     hashed = pairs.select("user_id", f.col("item_index").cast("int"), f.xxhash64("user_id", "item_index").alias("hash"))
     ordered = hashed.repartition(max(8, -(-n_rows // 500_000)), "user_id").sortWithinPartitions("user_id", "item_index")
@@ -86,7 +92,9 @@ def co_occurrence(
 
     both = ordered.mapInArrow(counts, "pair long, n long").groupBy("pair").agg(f.sum("n").alias("n"))
     both = both.select(
-        f.shiftright("pair", 32).cast("int").alias("one"), f.col("pair").cast("int").alias("other"), "n"
+        f.shiftright("pair", 32).cast("int").alias("one"),
+        f.col("pair").bitwiseAND(f.lit(2**32 - 1)).cast("int").alias("other"),
+        "n",
     ).persist()
     alone = both.where(f.col("one") == f.col("other")).select(
         f.col("one").alias("item_index"), f.col("n").alias("users")
@@ -98,7 +106,9 @@ def co_occurrence(
     scored = (
         ways.join(known.toDF("one", "item_id", "of_one"), "one")
         .join(listed.toDF("other", "other_id", "of_other"), "other")
-        .withColumn("score", (f.col("n") / f.sqrt(f.col("of_one") * f.col("of_other"))).cast("float"))
+        .withColumn(
+            "score", (f.col("n") / (f.sqrt(f.col("of_one") * f.col("of_other")) + f.lit(shrinkage))).cast("float")
+        )
     )
     best = Window.partitionBy("one").orderBy(f.desc("score"), "other")
     ranked = scored.withColumn("place", f.row_number().over(best)).where(f.col("place") <= k)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from recsys_spark.als.baseline import Baseline
 from recsys_spark.als.passes import Solve, solve_histories
+from recsys_spark.topk.baselines import BaselineModel
 from recsys_spark.topk.explain import contributions
 from recsys_spark.topk.kernels import Catalog, Orders, catalog, fill, top_k, top_k_of
 from recsys_spark.topk.prior import Prior
@@ -87,9 +88,10 @@ class Model:
 class Ranker:
     """All that turns histories into lists.
 
-    item_ids, categories (int32, −1 for none) are by dictionary index, (n_dictionary,). Who has no history that `model`
-    knows, or everyone where there is no model, gets the popular items of the own segment, then those of all; they fill
-    up the lists of others too, where the model has too few items, without a score.
+    item_ids, categories (int32, −1 for none) are by dictionary index, (n_dictionary,). Lists are of `model`, or of
+    `baseline` (whose eligible items are those of `may`, by dictionary index). Who has no history that it knows, or
+    everyone where there is neither, gets the popular items of the own segment, then those of all; they fill up the
+    lists of others too, where there are too few items, without a score.
     """
 
     item_ids: pa.Array
@@ -97,6 +99,8 @@ class Ranker:
     popular: Orders
     segments: Orders | None = None
     model: Model | None = None
+    baseline: BaselineModel | None = None
+    may: Flags | None = None
     most_of_category: int | None = None
     reasons: int = 0
 
@@ -174,6 +178,11 @@ def rank_chunk(table: pa.Table, ranker: Ranker, k: int) -> pa.RecordBatch:
             source[served & model.prior.blends(counts)] = "blend"
         if ranker.reasons:
             because = _reasons(model, known, found, ranker.reasons)
+    elif ranker.baseline is not None:
+        own = ranker.baseline.orders(users, history.offsets, history.items, history.weights, len(ranker.item_ids))
+        _fill(ranker, own.within(ranker.may), np.arange(n, dtype=np.int32), hidden, allowed, restricted, found, scores)
+        served = found[:, 0] >= 0
+        source[served] = ranker.baseline.name
     if (found[:, -1] < 0).any():
         segment = _segments(rows, kinds)
         if ranker.segments is not None:

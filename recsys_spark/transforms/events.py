@@ -19,6 +19,7 @@ _ROLES = ("user_id", "item_id", "time", "event", "value", "measures")
 _UNITS = {"seconds": 1_000_000, "milliseconds": 1_000, "nanoseconds": None}
 _BLANKS = " \t\n\r\u000b\f\u00a0"
 _FIRST_TIME = "TIMESTAMP '0001-01-01 00:00:00Z'"  # Python knows no earlier time
+_LARGEST_MEASURE = 1e12
 _ZONE_LETTERS = set("VzOXxZ")
 _DIVISIONS = {"Divide", "IntegralDivide", "Remainder", "Pmod"}
 
@@ -209,9 +210,9 @@ def _typed(raw: DataFrame, name: str, source: Source) -> Column:
 
 
 def _measure(rule: str) -> Column:
-    """A number of a row; what is not finite is null, as what cannot be read."""
+    """A number of a row; what is too large to be summed is null, as what cannot be read."""
     number = f.expr(rule).try_cast("double")
-    return f.when(f.abs(number) < float("inf"), number)
+    return f.when(f.abs(number) < _LARGEST_MEASURE, number)
 
 
 def _check_expression(typed: DataFrame, what: str, rule: Column) -> None:

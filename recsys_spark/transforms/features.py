@@ -15,6 +15,7 @@ from recsys_spark.schemas import ITEM_ID, SCHEMAS, USER_ID
 from recsys_spark.transforms.interactions import exact_sum
 
 _DAY = 86_400_000_000  # microseconds
+_PARTS = 2.0**20  # of 1, to which measures are rounded: room for sums of 8·10¹²
 
 
 @dataclass(frozen=True)
@@ -80,10 +81,10 @@ def sums(moment: Moment) -> Column:
     entries = []
     for place, name in enumerate(moment.measures):
         amount = f.coalesce(f.get("measures", f.lit(place)), f.lit(0.0))
-        entries.append((name, exact_sum(amount)))
+        entries.append((name, exact_sum(amount, _PARTS)))
         for window in moment.windows:
             inside = f.when(moment.within(window), amount).otherwise(0.0)
-            entries.append((f"{name}_{name_of(window)}", exact_sum(inside)))
+            entries.append((f"{name}_{name_of(window)}", exact_sum(inside, _PARTS)))
     return _map(entries, "double")
 
 
@@ -125,6 +126,7 @@ GATHERED: dict[str, dict[str, Callable[[Moment], Column]]] = {
 }
 
 _OF_TIME = {"recency", "age", "windows", "trend", "hours", "weekdays"}
+_OF_MEASURES = {"sums", "means", "levels"}
 
 
 def user_features(pairs: DataFrame, events: DataFrame, names: tuple[str, ...], moment: Moment) -> DataFrame:
@@ -214,8 +216,9 @@ def conformed(features: DataFrame, table: str) -> DataFrame:
 
 
 def _with_gathered(known: DataFrame, events: DataFrame, key: str, names: tuple[str, ...], moment: Moment) -> DataFrame:
-    """Add the named features that a group of events tells; those of time are left out where the log has none."""
-    wanted = [name for name in names if name in GATHERED and (moment.as_of is not None or name not in _OF_TIME)]
+    """Add the named features that a group of events tells; those of time, or measures, where the log has such."""
+    missing = (_OF_TIME if moment.as_of is None else set()) | (set() if moment.measures else _OF_MEASURES)
+    wanted = [name for name in names if name in GATHERED and name not in missing]
     columns = [make(moment).alias(column) for name in wanted for column, make in GATHERED[name].items()]
     if not columns:
         return known
@@ -236,7 +239,7 @@ def _days(moment: Moment, time: Column) -> Column:
 
 def _mean(place: int) -> Column:
     amount = f.get("measures", f.lit(place))
-    return exact_sum(amount) / f.nullif(f.count(amount), f.lit(0))
+    return exact_sum(amount, _PARTS) / f.nullif(f.count(amount), f.lit(0))
 
 
 def _shares(column: str, n: int) -> Column:

@@ -43,9 +43,9 @@ def decay(as_of: dt.datetime, half_life: dt.timedelta, time: str = "time") -> Co
     return f.pow(f.lit(2.0), -micros.cast("double") / f.lit(half_life.total_seconds() * 1e6))
 
 
-def exact_sum(weight: Column) -> Column:
-    """Return the sum of numbers to a resolution of 2^-32, the same whatever the order."""
-    return f.sum(f.round(weight * f.lit(_RESOLUTION)).cast("long")).cast("double") / f.lit(_RESOLUTION)
+def exact_sum(weight: Column, parts: float = _RESOLUTION) -> Column:
+    """Return the sum of numbers, each rounded to one of so many parts of 1, the same whatever the order."""
+    return f.sum(f.round(weight * f.lit(parts)).cast("long")).cast("double") / f.lit(parts)
 
 
 def interactions(events: DataFrame, features: Features, as_of: dt.datetime | None) -> DataFrame:

@@ -31,7 +31,7 @@ def profile(
         _numbers(items, users_of_item=f.col("users"), events_of_item=f.col("events")),
         _numbers(times.where("time IS NOT NULL"), days=f.unix_date(f.to_date("time")).cast("long")),
     )
-    pairs_by, days = sizes.pop("pairs"), sizes.pop("days")
+    pairs_by, days = sizes.pop("pairs"), sizes.pop("days", {})  # no days where the log has no time
     n_pairs, n_events = sum(pairs_by.values()), sum((code >> 2) * n for code, n in pairs_by.items())
     n_users, n_items = sum(sizes["items_of_user"].values()), sum(sizes["users_of_item"].values())
     lines: list[Line] = [

@@ -74,7 +74,7 @@ def sliding(
 
     >>> day = dt.timedelta(days=1)
     >>> [span.as_of.day for span in sliding(dt.datetime(2024, 3, 1), dt.datetime(2024, 3, 9), 2 * day, 3 * day)]
-    [4, 6, 8]
+    [5, 7]
     """
     step = horizon if step is None else step
     if min(horizon, step, history or horizon) <= dt.timedelta(0):

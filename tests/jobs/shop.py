@@ -11,8 +11,16 @@ from typing import Any
 import yaml
 
 from recsys_spark import runs
-from recsys_spark.stages import evaluate, score, train, tune
+from recsys_spark.stages import backtest, evaluate, score, train, tune
 from recsys_spark.stages.pipeline import STAGES
+
+OPTIONS = {
+    ("train_als",): train.OPTIONS,
+    ("score_topk",): score.OPTIONS,
+    ("evaluate",): evaluate.OPTIONS,
+    ("tune",): tune.OPTIONS,
+    ("backtest",): backtest.OPTIONS,
+}
 
 N = 24
 AS_OF = dt.datetime(2024, 3, 1, tzinfo=dt.UTC)
@@ -61,6 +69,8 @@ def configuration(folder: Path, log: Path, **sections: Any) -> Path:
         "topk": {"k": 3},
         "evaluation": {"k": [1, 3], "report": False},
     } | sections
+    # What nobody looks at here only costs time.
+    whole["features"] = {"of_users": [], "of_items": [], **whole.get("features", {})}
     path = folder / "shop.yaml"
     path.write_text(yaml.safe_dump(whole), encoding="utf-8")
     return path
@@ -74,13 +84,8 @@ class Job:
 
     def __call__(self, config: Path, *arguments: str, stages: tuple[str, ...] = tuple(STAGES)) -> dict[str, Any]:
         argv = ["--config", str(config), *arguments]
-        options = {
-            ("score_topk",): score.OPTIONS,
-            ("evaluate",): evaluate.OPTIONS,
-            ("tune",): tune.OPTIONS,
-            ("train_als",): train.OPTIONS,
-        }.get(stages, {})
-        known = {**STAGES, "tune": tune.tune}
+        options = OPTIONS.get(stages, {})
+        known = {**STAGES, "tune": tune.tune, "backtest": backtest.backtest}
         with redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
             code = runs.main("pipeline", {name: known[name] for name in stages}, "", argv, options=options)
         self.stderr = err.getvalue()

@@ -140,7 +140,7 @@ def test_a_disliked_item_is_not_trained_on_and_never_shown(spark, tmp_path, job)
         topk={"k": N, "hide_seen": False},
         als={"rank": 2, "epochs": 2},
     )
-    summary = job(config, "--run-id", "a", *WHEN)
+    summary = job(config, "--run-id", "a", *WHEN, stages=(*BUILD, "train_als", "score_topk"))
     assert summary["exit_code"] == 0, summary.get("error")
     read = tables(spark, config).read
     (pair,) = read("silver.interactions").where("hidden").collect()
@@ -202,6 +202,7 @@ def test_late_and_corrected_files_change_past_features_only_where_that_is_asked_
     assert early["exit_code"] == 65 and "bronze.events knows no ingestion before it" in early["error"]
 
 
+@pytest.mark.slow
 def test_users_held_out_are_ranked_by_a_model_that_never_saw_them(spark, tmp_path, job) -> None:
     config = configuration(
         tmp_path, write_csv(tmp_path / "log.csv", purchases()), holdout={"users": 0.25, "of_items": 0.1, "seed": 3}

@@ -27,8 +27,8 @@ def tables(spark, config: Path) -> Tables:
 def test_a_model_is_rebuilt_after_its_inputs_have_changed(spark, shop) -> None:
     """Other rows, another slice in the same place, another configuration: the old versions alone decide."""
     job = Job()
-    write_csv(shop.parent / "more.csv", [("user-1", "item-2", "2024-01-05 00:00:00"), ("new", "item-3", "2024-01-06 00:00:00")],
-              "customer,product,bought_at")  # fmt: skip
+    late = [("user-1", "item-2", "2024-01-05 00:00:00"), ("new", "item-3", "2024-01-06 00:00:00")]
+    write_csv(shop.parent / "more.csv", late)
     more = ("--set", f"source.path=[{shop.parent}/log.csv,{shop.parent}/more.csv]", "--set", "als.rank=3")
     assert job(shop, "--run-id", "b", *WHEN, *more, stages=("ingest", "build_features", "train_als"))["exit_code"] == 0
     rebuilt = job(shop, "--run-id", "again", *more, "--rebuild", "a", stages=("train_als",))

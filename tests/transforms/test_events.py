@@ -1,5 +1,6 @@
 import datetime as dt
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,17 @@ def test_values_below_zero_are_events_where_the_configuration_says_so(spark: Spa
     rows = [{**GOOD, "value": value} for value in ("-0.5", "-10", "-10.1", "10", "11")]
     assert reason_of(spark, rows, log) == [None, None, "absurd_value", None, "absurd_value"]
     assert "negative_value" not in reasons(log)
+
+
+def test_a_measure_is_a_number_of_each_row_or_null(spark: SparkSession) -> None:
+    log = source(types={"price": "double"}, measures={"double": "price * 2", "long": "length(item)"})
+    rows = [{**GOOD, "price": price} for price in ("2.5", "-1", "many", "1e13", "NaN", "Infinity")]
+    found = valid(parse(raw(spark, rows), log)).select("measures").collect()
+    numbers = [tuple(row[0]) for row in found]
+    assert numbers == [(5.0, 1.0), (-2.0, 1.0), (None, 1.0), (None, 1.0), (None, 1.0), (None, 1.0)]
+    for rule, words in {"price": r"price is text", "price +": "", "1 / length(item)": "try_divide"}.items():
+        with pytest.raises(ConfigError, match=rf"source\.measures\.bad: '{re.escape(rule)}': .*{words}"):
+            parse(raw(spark, [GOOD]), source(measures={"bad": rule}))
 
 
 def test_rules_of_columns_that_are_not_mapped_do_not_exist(spark: SparkSession) -> None:

@@ -33,6 +33,8 @@ def test_a_profile_counts_what_is_there(spark: SparkSession) -> None:
     }  # fmt: skip
     assert {key: found[key] for key in expected} == expected
     assert as_frame(spark, lines).count() == len(lines)
+    timeless = profile(pairs, users, items, times.where("time IS NULL"), 8, {})
+    assert {line[0] for line in lines} - {line[0] for line in timeless} == {"events_of_day"}
 
 
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=200))
