@@ -16,6 +16,7 @@ from recsys_spark.evaluation.lists import Catalogue
 from recsys_spark.evaluation.report.content import (
     Customer,
     Listed,
+    Moment,
     Profile,
     Report,
     Shares,
@@ -102,9 +103,27 @@ def report(run: Run, evaluated: Evaluated) -> Report:
         objective=evaluated.model["objective"] or (),
         popularity=_popularity(evaluated, run.config.evaluation.k[0]),
         profile=_profile(run),
+        moments=_moments(run, rules.primary),
         customers=customers(run, evaluated),
         made={"model": contest.challenger_id, "code": str(evaluated.model["code_version"]), **versions},
     )
+
+
+def _moments(run: Run, metric: str) -> list[Moment]:
+    """Return the moments of the newest backtest, oldest first; none where there was no backtest."""
+    if not run.tables.exists("gold.backtests"):
+        return []
+    newest = run.tables.find("gold.backtests", {})
+    if newest is None:
+        return []
+    rows = run.tables.read_slice("gold.backtests", newest.note["slice"], newest.version).where(
+        f.col("metric") == metric
+    )
+    return [
+        Moment(f"{row['as_of']:%Y-%m-%d}", row["users"], row["challenger_mean"], row["champion_mean"], row["low"],
+               row["high"])
+        for row in rows.orderBy("as_of").collect()
+    ]  # fmt: skip
 
 
 def customers(run: Run, evaluated: Evaluated) -> list[Customer]:

@@ -3,7 +3,15 @@
 import numpy as np
 
 from recsys_spark.evaluation.comparison import Effect
-from recsys_spark.evaluation.report.content import Customer, Listed, Report, Verdict, popularity_shares, profile_of
+from recsys_spark.evaluation.report.content import (
+    Customer,
+    Listed,
+    Moment,
+    Report,
+    Verdict,
+    popularity_shares,
+    profile_of,
+)
 from recsys_spark.evaluation.resampling import ALL
 
 HOSTILE = "<script>alert('x')</script> & \"Söhne\""
@@ -50,6 +58,9 @@ def example(promoted: bool = True) -> Report:
         objective=[float(5e6 / epoch + 1e6) for epoch in range(1, 17)],
         popularity=popularity_shares(items, {"als": items // 2, "champion": items * 3, "popularity_decayed": items**2}),
         customers=customers, profile=profile_of(lines),
+        moments=[
+            Moment(f"2024-0{month}-01", 40_000 + month, 0.05 + month / 1000, 0.04, 0.005, 0.02) for month in range(1, 4)
+        ],
         made={"model": "night-2024-03-01", "gold.metrics, version": "12"},
     )  # fmt: skip
 

@@ -94,7 +94,7 @@ def test_names_of_items_are_text_and_never_markup() -> None:
 
 def test_what_a_run_does_not_have_is_left_out() -> None:
     bare = replace(
-        example(), ks=(10,), objective=(), popularity=None, customers=(), verdict=None, profile=None,
+        example(), ks=(10,), objective=(), popularity=None, customers=(), verdict=None, profile=None, moments=(),
         effects=[each for each in example().effects if each.segment == ALL],
     )  # fmt: skip
     tree = Tree(page(bare))

@@ -60,6 +60,18 @@ class Profile:
 
 
 @dataclass(frozen=True)
+class Moment:
+    """One moment of a backtest: the primary metric of the model and of the best list, and the difference's interval."""
+
+    as_of: str
+    users: int
+    model: float
+    best_list: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
 class Report:
     """All that the page shows.
 
@@ -86,6 +98,7 @@ class Report:
     objective: Sequence[float] = ()
     popularity: Shares | None = None
     profile: Profile | None = None
+    moments: Sequence[Moment] = ()
     customers: Sequence[Customer] = ()
     made: Mapping[str, str] = field(default_factory=dict)
 

@@ -39,6 +39,7 @@ def page(report: Report) -> str:
         objective=_objective(report),
         popularity=_popularity(report),
         days=_days(report),
+        moments=_moments(report),
         box={"width": charts.WIDTH, "height": charts.HEIGHT, "left": charts.LEFT, "right": charts.WIDTH - charts.RIGHT,
              "bottom": charts.HEIGHT - charts.BOTTOM, "top": charts.TOP},
     )  # fmt: skip
@@ -124,6 +125,16 @@ def _days(report: Report) -> charts.Lines | None:
         return None
     points = [(float(at), events) for at, (_, events) in enumerate(days)]
     return charts.lines({"events": points}, zero=True, labels=[day for day, _ in days])
+
+
+def _moments(report: Report) -> charts.Lines | None:
+    if len(report.moments) < 2:
+        return None
+    series = {
+        "model": [(float(place), moment.model) for place, moment in enumerate(report.moments)],
+        "best list": [(float(place), moment.best_list) for place, moment in enumerate(report.moments)],
+    }
+    return charts.lines(series, zero=True, labels=[moment.as_of for moment in report.moments])
 
 
 def _popularity(report: Report) -> charts.Bars | None:
