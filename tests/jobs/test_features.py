@@ -138,6 +138,7 @@ def test_a_disliked_item_is_not_trained_on_and_never_shown(spark, tmp_path, job)
         tmp_path,
         write_csv(tmp_path / "log.csv", rows, HEADER),
         topk={"k": N, "hide_seen": False},
+        features={"of_users": [], "of_items": []},
         als={"rank": 2, "epochs": 2},
     )
     summary = job(config, "--run-id", "a", *WHEN, stages=(*BUILD, "train_als", "score_topk"))
@@ -155,7 +156,9 @@ def test_a_disliked_item_is_not_trained_on_and_never_shown(spark, tmp_path, job)
 def test_too_many_refused_rows_stop_the_run_before_anything_is_published(spark, tmp_path, job) -> None:
     rows = [*lines(), *[("", "item-1", "2024-01-01 00:00:00", "buy", "1")] * 100]
     config = declared(
-        tmp_path, write_csv(tmp_path / "log.csv", rows, HEADER), features={"max_quarantined": 0.25, "of_users": []}
+        tmp_path,
+        write_csv(tmp_path / "log.csv", rows, HEADER),
+        features={"max_quarantined": 0.25, "of_users": [], "of_items": []},
     )
     summary = job(config, *WHEN, stages=BUILD)
     assert (summary["exit_code"], summary["status"]) == (65, "bad_data")
@@ -169,7 +172,9 @@ def test_too_many_refused_rows_stop_the_run_before_anything_is_published(spark, 
 
 def test_a_lost_row_is_an_error_of_the_program(spark, tmp_path, job, monkeypatch) -> None:
     rows = [*lines(), *[("", "item-1", "2024-01-01 00:00:00", "buy", "1")] * 3]
-    config = declared(tmp_path, write_csv(tmp_path / "log.csv", rows, HEADER), features={"of_users": []})
+    config = declared(
+        tmp_path, write_csv(tmp_path / "log.csv", rows, HEADER), features={"of_users": [], "of_items": []}
+    )
     whole = events.refused
     monkeypatch.setattr(events, "refused", lambda parsed, run_id: whole(parsed, run_id).limit(2))
     summary = job(config, *WHEN, stages=BUILD)
@@ -180,7 +185,12 @@ def test_a_lost_row_is_an_error_of_the_program(spark, tmp_path, job, monkeypatch
 def test_late_and_corrected_files_change_past_features_only_where_that_is_asked_for(spark, tmp_path, job) -> None:
     (tmp_path / "log").mkdir()
     first = write_csv(tmp_path / "log" / "1.csv", lines(), HEADER)
-    config = declared(tmp_path, tmp_path / "log", source={"path": str(tmp_path / "log")})
+    config = declared(
+        tmp_path,
+        tmp_path / "log",
+        source={"path": str(tmp_path / "log")},
+        features={"of_users": ["sums"], "of_items": []},
+    )
     built = job(config, *WHEN, stages=BUILD)
     before, pinned = contents(spark, config), ("--set", f"source.ingested_before={dt.datetime.now(dt.UTC).isoformat()}")
     write_csv(tmp_path / "log" / "2.csv", [("late", "item-1", "2024-01-01 00:00:00", "buy", "1")], HEADER)
