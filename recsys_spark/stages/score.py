@@ -139,7 +139,7 @@ def _score_few(run: Run, model: Row, file: str) -> None:
     if "user_id" not in raw.columns:
         raise DataError(f"--users {file}: no column user_id; its columns are: {', '.join(raw.columns)}")
     given = raw.select(
-        text("user_id").alias("user_id"),
+        f.coalesce(text("user_id"), f.lit("")).alias("user_id"),
         (text("item_id") if "item_id" in raw.columns else f.lit("")).alias("item_id"),
         (text("weight").try_cast("double") if "weight" in raw.columns else f.lit(1.0)).alias("weight"),
     ).persist()

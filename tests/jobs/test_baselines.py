@@ -40,6 +40,7 @@ def test_item_knn_is_trained_and_finds_what_is_planted(spark, shop) -> None:
     assert {row["source"] for row in lists} == {"item_knn"}
 
 
+@pytest.mark.slow
 def test_moments_in_a_row_are_each_trained_on_their_past_alone(spark, shop, tmp_path) -> None:
     """Two moments ten days apart: at the first, nothing of what is left out until then has happened."""
     job = Job()

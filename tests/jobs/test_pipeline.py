@@ -53,7 +53,7 @@ def test_a_log_goes_in_and_every_users_planted_next_item_comes_out_first(spark, 
     summary = shop.summary
     assert (summary["run_id"], summary["job"], summary["status"]) == ("a", "pipeline", "ok")
     assert set(summary["seconds"]) == {"spark", "ingest", "build_features", "train_als", "score_topk", "evaluate"}
-    assert set(summary["metrics"]) == {"als", "popularity", "popularity_decayed"}
+    assert set(summary["metrics"]) == {"als", "popularity", "popularity_decayed", "adoptions_decayed"}
     assert summary["metrics"]["als"]["ndcg@1"] == 1 > summary["metrics"]["popularity"]["ndcg@1"]
     lists = {row["user_id"]: row for row in tables(spark, shop.config).read("gold.recommendations").collect()}
     assert len(lists) == N
@@ -77,7 +77,7 @@ def test_the_run_id_given_twice_ends_in_the_same_state(spark, shop, job) -> None
     assert second["outputs"] == first
     assert second["metrics"] == shop.summary["metrics"]
     assert tables(spark, shop.config).read("bronze.events").count() == len(purchases())
-    assert tables(spark, shop.config).read("gold.metrics").count() == 3 * N
+    assert tables(spark, shop.config).read("gold.metrics").count() == 4 * N
 
 
 def test_an_interrupted_training_goes_on_and_ends_at_the_same_bytes(spark, tmp_path, job, monkeypatch) -> None:
@@ -123,6 +123,7 @@ def test_a_model_to_start_from_that_does_not_fit_is_refused(spark, shop, job) ->
     assert other["exit_code"] == 65 and "als.warm_start: never: " in other["error"]
 
 
+@pytest.mark.slow
 def test_ratings_are_predicted_with_their_baseline(spark, tmp_path, job) -> None:
     """Everyone rates all but two items, her taste 5 and the rest 2: of the two, that of her taste is first, near 5."""
     hidden = {(user, left_out(user)) for user in range(N)} | {(user, (left_out(user) + 3) % N) for user in range(N)}
@@ -223,6 +224,7 @@ def test_a_user_of_whom_nothing_is_in_the_core_gets_the_popular_items(spark, tmp
     assert [popularity[item["item_id"]] for item in lists["newcomer"]["items"]] == best
 
 
+@pytest.mark.slow
 def test_a_published_split_is_compared_with_its_test_file(spark, tmp_path, job) -> None:
     rows = [row[:2] for row in purchases() if row[2] < f"{AS_OF:%Y-%m-%d}"]
     test = [row[:2] for row in purchases() if row[2] >= f"{AS_OF:%Y-%m-%d}"]
@@ -238,6 +240,7 @@ def test_a_published_split_is_compared_with_its_test_file(spark, tmp_path, job) 
     assert summary["counts"]["evaluated_users"] == N
 
 
+@pytest.mark.slow
 def test_a_random_holdout_is_never_trained_on(spark, tmp_path, job) -> None:
     log = write_csv(tmp_path / "log.csv", purchases())
     config = configuration(tmp_path, log, holdout={"random": 0.25, "seed": 3})

@@ -67,6 +67,7 @@ def champions(spark: SparkSession, config: Path) -> list[Row]:
     return tables_of(spark, config).read("gold.champion").orderBy("number").collect()
 
 
+@pytest.mark.slow
 def test_models_come_and_go_by_the_gate(spark: SparkSession, shop: Path, job: Job) -> None:
     """One story, in order: each part starts from the champion that the one before it left."""
     assert job(shop, "--run-id", "half", *WHEN, "--model", "champion", stages=("score_topk",))["exit_code"] == 65

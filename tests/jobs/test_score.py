@@ -222,7 +222,7 @@ def test_lists_are_read_without_spark_and_exported_as_lines(spark, shop, job) ->
     rows = scored(spark, job, shop, "--export", "jsonl")
     root = shop.parent / "tables"
     table = deltalake.DeltaTable(root / "gold" / "recommendations").to_pyarrow_table(
-        partitions=[("model_id", "=", "a")], columns=["user_id", "items"]
+        filters=[("model_id", "=", "a")], columns=["user_id", "items"]
     )
     by_delta = {row["user_id"]: [item["item_id"] for item in row["items"]] for row in table.to_pylist()}
     assert by_delta == {user: items_of(row) for user, row in rows.items() if user != "summary"}

@@ -101,7 +101,7 @@ def test_ratings_below_zero_are_kept_where_the_configuration_says_so(spark: Spar
 def test_hidden_pairs_make_no_item_popular(spark: SparkSession) -> None:
     rows = [("u", "a", AS_OF, "view", None), ("v", "a", AS_OF, "dislike", None), ("w", "b", AS_OF, "dislike", None)]
     pairs = interactions(frame(spark, rows), Features(events={"view": 1.0}, hides=("dislike",)), AS_OF)
-    found = {row["item_id"]: row for row in item_features(pairs).collect()}
+    found = {row["item_id"]: row for row in item_features(pairs, AS_OF, DAY).collect()}
     popular = {item: (row["users"], row["popularity"], row["popularity_decayed"]) for item, row in found.items()}
     assert popular == {"a": (2, 1.0, 1.0), "b": (1, 0.0, 0.0)}
 
