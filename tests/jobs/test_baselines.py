@@ -7,7 +7,7 @@ import pytest
 from recsys_spark.tables import Tables
 from tests.jobs.shop import AS_OF, Job, N, configuration, left_out, purchases, write_csv
 
-pytestmark = pytest.mark.usefixtures("spark")
+pytestmark = [pytest.mark.usefixtures("spark"), pytest.mark.slow]
 
 WHEN = ("--as-of", AS_OF.isoformat())
 
@@ -40,7 +40,6 @@ def test_item_knn_is_trained_and_finds_what_is_planted(spark, shop) -> None:
     assert {row["source"] for row in lists} == {"item_knn"}
 
 
-@pytest.mark.slow
 def test_moments_in_a_row_are_each_trained_on_their_past_alone(spark, shop, tmp_path) -> None:
     """Two moments ten days apart: at the first, nothing of what is left out until then has happened."""
     job = Job()

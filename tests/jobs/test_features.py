@@ -14,7 +14,7 @@ from recsys_spark.tables import Tables
 from recsys_spark.transforms import events
 from tests.jobs.shop import AS_OF, Job, N, configuration, left_out, purchases, write_csv
 
-pytestmark = pytest.mark.usefixtures("spark")
+pytestmark = [pytest.mark.usefixtures("spark"), pytest.mark.slow]
 BUILD = ("ingest", "build_features")
 WHEN = ("--as-of", AS_OF.isoformat())
 HEADER = "customer,product,bought_at,kind,price"
@@ -77,7 +77,6 @@ def contents(spark: SparkSession, config: Path) -> dict[str, list[str]]:
             for name, found in rows.items()}  # fmt: skip
 
 
-@pytest.mark.slow
 def test_no_event_from_as_of_on_changes_anything(spark, tmp_path, job) -> None:
     """Not even a robot's thousand, whose day is the heaviest, nor new users, items and dislikes."""
     past = [line for line in lines() if line[2] < f"{AS_OF:%Y-%m-%d}"]
@@ -99,7 +98,6 @@ def test_no_event_from_as_of_on_changes_anything(spark, tmp_path, job) -> None:
     assert all(found[0].values())
 
 
-@pytest.mark.slow
 def test_declared_features_come_with_categories_friends_and_a_profile(spark, tmp_path, job) -> None:
     config = declared(tmp_path, write_csv(tmp_path / "log.csv", lines(), HEADER))
     summary = job(config, *WHEN, stages=BUILD)
@@ -184,7 +182,6 @@ def test_a_lost_row_is_an_error_of_the_program(spark, tmp_path, job, monkeypatch
     assert "of 291 rows of bronze.events 288 were kept and 2 refused" in summary["error"]
 
 
-@pytest.mark.slow
 def test_late_and_corrected_files_change_past_features_only_where_that_is_asked_for(spark, tmp_path, job) -> None:
     (tmp_path / "log").mkdir()
     first = write_csv(tmp_path / "log" / "1.csv", lines(), HEADER)
@@ -215,7 +212,6 @@ def test_late_and_corrected_files_change_past_features_only_where_that_is_asked_
     assert early["exit_code"] == 65 and "bronze.events knows no ingestion before it" in early["error"]
 
 
-@pytest.mark.slow
 def test_users_held_out_are_ranked_by_a_model_that_never_saw_them(spark, tmp_path, job) -> None:
     config = configuration(
         tmp_path, write_csv(tmp_path / "log.csv", purchases()), holdout={"users": 0.25, "of_items": 0.1, "seed": 3}

@@ -184,6 +184,7 @@ def test_shuffled_rows_give_the_same_features_and_the_same_factors_to_the_byte(s
     assert seen[0] == seen[1]
 
 
+@pytest.mark.slow
 def test_either_moving_side_finds_the_planted_items(spark, shop, job) -> None:
     other = job(shop.config, "--run-id", "b", "--as-of", AS_OF.isoformat(), "--set", "als.moving_side=users")
     assert other["metrics"]["als"]["ndcg@1"] == 1
@@ -200,6 +201,7 @@ def test_only_the_last_and_every_nth_epoch_are_kept(spark, tmp_path, job) -> Non
     assert sorted(row["epoch"] for row in epochs) == [2, 4, 5]
 
 
+@pytest.mark.slow
 def test_a_run_without_events_to_come_skips_the_evaluation_and_says_so(spark, tmp_path, job) -> None:
     config = configuration(tmp_path, write_csv(tmp_path / "log.csv", purchases()))
     summary = job(config, "--run-id", "night")
@@ -209,6 +211,7 @@ def test_a_run_without_events_to_come_skips_the_evaluation_and_says_so(spark, tm
     assert [row["as_of"].isoformat() for row in slices] == ["2024-03-02T00:23:01"]
 
 
+@pytest.mark.slow
 def test_a_user_of_whom_nothing_is_in_the_core_gets_the_popular_items(spark, tmp_path, job) -> None:
     rows = [*purchases(), ("newcomer", "oddity", "2024-02-01 00:00:00")]
     config = configuration(tmp_path, write_csv(tmp_path / "log.csv", rows), features={"k_core": 3})

@@ -14,7 +14,7 @@ from recsys_spark.stages import segments
 from recsys_spark.tables import Tables
 from tests.jobs.shop import AS_OF, Job, N, configuration, purchases, write_csv
 
-pytestmark = pytest.mark.usefixtures("spark")
+pytestmark = [pytest.mark.usefixtures("spark"), pytest.mark.slow]
 
 WHEN = ("--as-of", AS_OF.isoformat())
 DOCS = Path(__file__).parents[2] / "docs"
@@ -67,7 +67,6 @@ def champions(spark: SparkSession, config: Path) -> list[Row]:
     return tables_of(spark, config).read("gold.champion").orderBy("number").collect()
 
 
-@pytest.mark.slow
 def test_models_come_and_go_by_the_gate(spark: SparkSession, shop: Path, job: Job) -> None:
     """One story, in order: each part starts from the champion that the one before it left."""
     assert job(shop, "--run-id", "half", *WHEN, "--model", "champion", stages=("score_topk",))["exit_code"] == 65
@@ -107,7 +106,6 @@ def test_models_come_and_go_by_the_gate(spark: SparkSession, shop: Path, job: Jo
     the_query_of_the_docs_gives_the_row(spark, shop)
 
 
-@pytest.mark.slow
 def test_a_model_that_serves_one_segment_worse_is_refused_and_the_segment_is_named(shop: Path, job: Job) -> None:
     job(shop, "--run-id", "half", *WHEN, stages=("score_topk",))
     assert (

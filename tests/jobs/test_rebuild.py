@@ -7,7 +7,7 @@ import pytest
 from recsys_spark.tables import Tables
 from tests.jobs.shop import AS_OF, Job, configuration, purchases, write_csv
 
-pytestmark = pytest.mark.usefixtures("spark")
+pytestmark = [pytest.mark.usefixtures("spark"), pytest.mark.slow]
 
 WHEN = ("--as-of", AS_OF.isoformat())
 

@@ -94,6 +94,7 @@ def test_only_valid_and_eligible_items_are_listed_and_they_are_counted(spark, sh
         assert set(listed[f"user-{user}"]) == {f"item-{i}" for i in range(N)} - bought - {"item-4", "item-6"}
 
 
+@pytest.mark.slow
 def test_an_item_without_recent_events_is_not_listed(spark, shop, job) -> None:
     rows = scored(spark, job, shop, "--set", "topk.active_within=36h", "--set", "topk.k=24")
     features = tables(spark, shop).read("gold.item_features")
@@ -124,6 +125,7 @@ def test_blocked_pairs_are_not_shown_and_allowed_ones_alone_are_and_unknown_item
     assert rows["summary"]["counts"]["topk.allowed"] == {"pairs": 2, "of_unknown_items": 0}
 
 
+@pytest.mark.slow
 def test_no_list_holds_more_of_a_category_than_configured(spark, shop, job) -> None:
     rows = scored(spark, job, shop, "--set", "topk.most_of_category=2", "--set", "topk.k=6")
     for user, row in rows.items():
@@ -138,6 +140,7 @@ def test_a_newcomer_gets_what_is_popular_in_her_country(spark, shop, job) -> Non
     assert all(int(item[5:]) % 2 == 1 for item in items_of(row)), "in the north they buy odd items"
 
 
+@pytest.mark.slow
 def test_event_types_decide_what_is_hidden(spark, tmp_path, job) -> None:
     rows = [(*row, "view" if row[1] == "item-2" else "buy") for row in purchases()]
     log = write_csv(tmp_path / "log.csv", rows, "customer,product,bought_at,what")
@@ -199,6 +202,7 @@ def test_a_model_that_is_not_there_is_refused(shop, job) -> None:
     assert summary["exit_code"] == 65 and "--model nobody" in summary["error"]
 
 
+@pytest.mark.slow
 def test_factors_of_another_rank_than_the_models_are_refused(spark, tmp_path, job) -> None:
     config = configuration(tmp_path, write_csv(tmp_path / "log.csv", purchases()))
     job(config, "--run-id", "a", *WHEN, stages=BEFORE)
@@ -232,6 +236,7 @@ def test_lists_are_read_without_spark_and_exported_as_lines(spark, shop, job) ->
     assert {line["user_id"]: [item["item_id"] for item in line["items"]] for line in lines} == by_delta
 
 
+@pytest.mark.slow
 def test_similar_items_are_of_one_taste_by_either_measure(spark, shop, job) -> None:
     summary = job(shop, "--run-id", "a", *WHEN, "--similar-items", "--set", "topk.neighbours=4", stages=("score_topk",))
     assert summary["exit_code"] == 0, summary

@@ -10,7 +10,7 @@ import yaml
 from recsys_spark.tables import Tables
 from tests.jobs.shop import AS_OF, Job, configuration, write_csv
 
-pytestmark = pytest.mark.usefixtures("spark")
+pytestmark = [pytest.mark.usefixtures("spark"), pytest.mark.slow]
 
 WHEN = ("--as-of", AS_OF.isoformat())
 SMALL = {
@@ -61,7 +61,6 @@ def test_a_search_finds_what_is_new_and_its_settings_are_a_configuration(spark, 
     assert f'"rank":{found["als"]["rank"]}' in model["config"]
 
 
-@pytest.mark.slow
 def test_a_search_that_goes_on_ends_where_an_uninterrupted_one_does(spark, shop, tmp_path) -> None:
     searched(shop, "parts", tmp_path, "--set", "tune.trials=1")
     searched(shop, "parts", tmp_path)
@@ -74,7 +73,6 @@ def test_a_search_that_goes_on_ends_where_an_uninterrupted_one_does(spark, shop,
     assert len(once) == 3 and parts == once
 
 
-@pytest.mark.slow
 def test_no_event_from_as_of_on_changes_what_is_found(spark, shop, tmp_path) -> None:
     (tmp_path / "other").mkdir()
     early = [row for row in fashions() if row[2] < f"{AS_OF:%Y-%m-%d}"]

@@ -106,7 +106,7 @@ def test_features_of_users_and_items_are_what_their_docstrings_say(spark: SparkS
         check(row, groups[user])
         assert row["events"] == len(groups[user]) and row["items"] == len({one[1] for one in groups[user]})
     events = frame(spark, rows)
-    counted = popularity(interactions(events, Features(), AS_OF))
+    counted = popularity(interactions(events, Features(), AS_OF), AS_OF, Features().popularity_half_life)
     items = by_key(features.item_features(counted, events, ALL, MOMENT), "item_id")
     assert len(items) == 8
     for item, row in items.items():
