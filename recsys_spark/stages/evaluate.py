@@ -19,7 +19,7 @@ from recsys_spark.runs import Option, Run
 from recsys_spark.runs import main as run_job
 from recsys_spark.stages import champions
 from recsys_spark.stages.events import parsed_events
-from recsys_spark.stages.features import as_timestamp
+from recsys_spark.stages.known import as_timestamp
 from recsys_spark.stages.models import model_of
 from recsys_spark.stages.promote import Contest, check_past, compare, promote, rules_of
 from recsys_spark.stages.rankers import POPULARITIES, fallback_ranker, histories, popularity_ranker

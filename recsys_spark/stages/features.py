@@ -15,11 +15,8 @@ from recsys_spark.runs import Run
 from recsys_spark.runs import main as run_job
 from recsys_spark.stages import known
 from recsys_spark.stages.events import latest_time, typed_events
-from recsys_spark.stages.known import as_timestamp
 from recsys_spark.tables import Commit
 from recsys_spark.transforms import events, ids, interactions, kcore, limits, splits
-
-__all__ = ["as_timestamp", "build_features", "main", "with_core"]
 
 SLICES = ("silver.interactions", "gold.user_features", "gold.item_features", "gold.profile")
 DICTIONARIES = {"gold.user_ids": ("user_id", "user_index"), "gold.item_ids": ("item_id", "item_index")}

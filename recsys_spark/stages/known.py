@@ -1,4 +1,4 @@
-"""What is known of users and items as of a moment: silver.items, silver.users, gold.*_features, gold.profile."""
+"""What is known as of a moment: silver.interactions, silver.items, silver.users, gold.*_features, gold.profile."""
 
 import datetime as dt
 import hashlib
@@ -7,8 +7,10 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as f
 
 from recsys_spark import files
+from recsys_spark.errors import DataError
 from recsys_spark.runs import Run
 from recsys_spark.stages.events import read_files
+from recsys_spark.tables import Commit
 from recsys_spark.transforms import attributes, features, profile
 from recsys_spark.transforms.features import Moment
 
@@ -18,6 +20,26 @@ PLACES = {"silver.items": "items", "silver.users": "users"}
 def as_timestamp(moment: dt.datetime | None) -> Column:
     """Return a moment as a literal column."""
     return f.lit(moment).cast("timestamp")
+
+
+def interactions_commit(run: Run) -> Commit:
+    """Return the commit that wrote silver.interactions of the run's as_of; raise DataError where none did."""
+    commit = run.tables.find("silver.interactions", {"as_of": run.as_of})
+    if commit is None:
+        raise DataError(
+            f"silver.interactions has no slice as of {run.as_of}; run build_features with this --as-of first"
+        )
+    return commit
+
+
+def names_of(run: Run, items: set[str]) -> dict[str, str]:
+    """Return how people call items: by name where silver.items has one, else by id."""
+    found = {item: item for item in items}
+    if run.tables.exists("silver.items"):
+        known = run.tables.read("silver.items").where(f.col("item_id").isin(sorted(items)))
+        rows = attributes.items_at(known, None).where(f.col("name").isNotNull()).select("item_id", "name").collect()
+        found |= {row["item_id"]: row["name"] for row in rows}
+    return found
 
 
 def delivered(run: Run) -> dict[str, str]:

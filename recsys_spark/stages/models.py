@@ -5,13 +5,16 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as f
+from pyspark.sql.types import StructType
 
+import recsys_spark
 from recsys_spark.als.objective import Explicit, HuKorenVolinsky, Ials, Objective
 from recsys_spark.config import Als, Config
 from recsys_spark.errors import DataError
 from recsys_spark.runs import Run
 from recsys_spark.schemas import SCHEMAS
 from recsys_spark.stages.champions import champion_of
+from recsys_spark.stages.known import as_timestamp
 
 INDEX = {"items": "item_index", "users": "user_index"}
 STATE = {"items": "gold.item_factors", "users": "gold.user_factors"}
@@ -54,6 +57,28 @@ def named_model(run: Run, model_id: str, asked: str) -> Row:
     if commit is None:
         raise DataError(f"{asked} {model_id}: {run.tables.path('gold.models')} has no such model")
     return _row(run, model_id, commit.version)
+
+
+def register(
+    run: Run, kind: str, inputs: dict[str, int], note: dict[str, object] | None = None, **found: object
+) -> None:
+    """Write the run's row of gold.models; what this kind of model does not have is null, or of no epoch."""
+    row = {
+        "model_id": run.run_id,
+        "kind": kind,
+        "status": "trained",
+        "config": run.config.model_dump_json(),
+        "inputs": inputs,
+        "epochs": 0,
+        "objective": [],
+        "seconds": [],
+        "code_version": recsys_spark.__version__,
+        **found,
+    }
+    schema = StructType([column for column in SCHEMAS["gold.models"] if column.name != "as_of"])
+    frame = run.spark.createDataFrame([tuple(row.get(column.name) for column in schema)], schema)
+    frame = frame.withColumn("as_of", as_timestamp(run.as_of))
+    run.outputs["gold.models"] = run.tables.write_slice("gold.models", frame, {"model_id": run.run_id}, note).version
 
 
 def model_to_start_from(run: Run, side: str) -> Row | None:

@@ -26,8 +26,8 @@ from recsys_spark.evaluation.report.content import (
 )
 from recsys_spark.evaluation.report.page import page
 from recsys_spark.runs import Run
+from recsys_spark.stages.known import names_of
 from recsys_spark.stages.promote import Contest, rules_of
-from recsys_spark.transforms.attributes import items_at
 
 _CUSTOMERS = 12
 _HISTORY = 8
@@ -142,16 +142,6 @@ def customers(run: Run, evaluated: Evaluated) -> list[Customer]:
         wanted[row["user_id"]].append(row["item_id"])
     names = names_of(run, _mentioned(lists, had, wanted))
     return [_customer(user, lists.get(user), *had.get(user, (0, [])), sorted(wanted[user]), names) for user in users]
-
-
-def names_of(run: Run, items: set[str]) -> dict[str, str]:
-    """Return how people call items: by name where silver.items has one, else by id."""
-    found = {item: item for item in items}
-    if run.tables.exists("silver.items"):
-        known = run.tables.read("silver.items").where(f.col("item_id").isin(sorted(items)))
-        rows = items_at(known, None).where(f.col("name").isNotNull()).select("item_id", "name").collect()
-        found |= {row["item_id"]: row["name"] for row in rows}
-    return found
 
 
 def _mentioned(

@@ -13,7 +13,7 @@ from recsys_spark.errors import DataError
 from recsys_spark.runs import Option, Run
 from recsys_spark.runs import main as run_job
 from recsys_spark.stages.events import read_files
-from recsys_spark.stages.features import as_timestamp
+from recsys_spark.stages.known import as_timestamp, interactions_commit
 from recsys_spark.stages.models import model_of
 from recsys_spark.stages.rankers import histories, model_ranker
 from recsys_spark.stages.shown import show_lists
@@ -51,11 +51,7 @@ def score_topk(run: Run) -> None:
 
 
 def _score_all(run: Run, model: Row, where: Slice) -> None:
-    commit = run.tables.find("silver.interactions", {"as_of": run.as_of})
-    if commit is None:
-        raise DataError(
-            f"silver.interactions has no slice as of {run.as_of}; run build_features with this --as-of first"
-        )
+    commit = interactions_commit(run)
     known = [name for name in ("silver.items", "silver.users") if run.tables.exists(name)]
     sources: dict[str, object] = {
         "silver.interactions": commit.version,

@@ -7,7 +7,7 @@ from pyspark.sql import functions as f
 from rich.table import Table
 
 from recsys_spark.runs import Run
-from recsys_spark.transforms.attributes import items_at
+from recsys_spark.stages.known import names_of
 
 _HISTORY = 10
 
@@ -28,7 +28,7 @@ def show_lists(run: Run, lists: DataFrame, pairs: DataFrame) -> dict[str, list[d
     had = {row["user_id"]: row["items"] for row in weighty.collect()}
     listed = {item["item_id"] for row in rows for item in row["items"]}
     because = {reason["item_id"] for row in rows for item in row["items"] for reason in item["because"] or ()}
-    names = _names(run, listed | because | {item for items in had.values() for item in items})
+    names = names_of(run, listed | because | {item for items in had.values() for item in items})
     for row in rows:
         history = had.get(row["user_id"], [])
         table = Table(title=f"user {row['user_id']} ({row['source']})", title_justify="left")
@@ -58,13 +58,3 @@ def show_someone(run: Run, model_id: str) -> None:
     someone = served.orderBy(f.xxhash64("user_id")).limit(1)
     if not someone.isEmpty():
         show_lists(run, someone, pairs)
-
-
-def _names(run: Run, items: set[str]) -> dict[str, str]:
-    """Return how people call items: by name where silver.items has one, else by id."""
-    found = {item: item for item in items}
-    if run.tables.exists("silver.items"):
-        known = run.tables.read("silver.items").where(f.col("item_id").isin(sorted(items)))
-        rows = items_at(known, None).where(f.col("name").isNotNull()).select("item_id", "name").collect()
-        found |= {row["item_id"]: row["name"] for row in rows}
-    return found

@@ -8,7 +8,6 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as f
-from pyspark.sql.types import StructType
 
 import recsys_spark
 from recsys_spark import memory
@@ -18,12 +17,11 @@ from recsys_spark.als.objective import Objective
 from recsys_spark.blocks import store
 from recsys_spark.blocks.layout import Block
 from recsys_spark.config import Als, Config, utc
-from recsys_spark.errors import ConfigError, DataError, JobError
+from recsys_spark.errors import ConfigError, JobError
 from recsys_spark.runs import Option, Run
 from recsys_spark.runs import main as run_job
-from recsys_spark.schemas import SCHEMAS
 from recsys_spark.stages.baselines import train_baseline
-from recsys_spark.stages.features import as_timestamp
+from recsys_spark.stages.known import interactions_commit
 from recsys_spark.stages.models import (
     INDEX,
     STATE,
@@ -32,6 +30,7 @@ from recsys_spark.stages.models import (
     named_model,
     objective_of,
     read_factors,
+    register,
     write_factors,
 )
 from recsys_spark.tables import Commit
@@ -85,7 +84,10 @@ def train_als(run: Run) -> None:
     blocks.close()
     kept = _clean(run, data, len(done.objectives))
     run.outputs |= {table: run.tables.version(table) for table in {STATE[data.moving], "gold.item_factors"}}
-    _register(run, inputs, data, done, note)
+    register(
+        run, "als", inputs, note, moving_side=data.moving, started_from=done.started_from, mean=data.mean,
+        epochs=len(done.objectives), objective=done.objectives, seconds=done.seconds,
+    )  # fmt: skip
     if rebuilt is not None:
         _check_rebuilt(run, rebuilt, len(done.objectives))
     run.say(
@@ -176,12 +178,7 @@ def _inputs(run: Run, rebuilt: Row | None) -> tuple[dict[str, int], dict[str, ob
     if rebuilt is not None:
         return rebuilt["inputs"], _identity(run, rebuilt["inputs"])
     run.resolve_as_of()
-    slice_ = run.tables.find("silver.interactions", {"as_of": run.as_of})
-    if slice_ is None:
-        raise DataError(
-            f"silver.interactions has no slice as of {run.as_of}; run build_features with this --as-of first"
-        )
-    inputs = {"silver.interactions": slice_.version}
+    inputs = {"silver.interactions": interactions_commit(run).version}
     inputs |= {name: run.tables.version(name) for name in ("gold.user_ids", "gold.item_ids")}
     return inputs, _identity(run, inputs)
 
@@ -311,28 +308,6 @@ def _clean(run: Run, data: _TrainingData, last: int) -> list[int]:
     if doomed:
         run.tables.delete(STATE[data.moving], f"model_id = '{run.run_id}' AND epoch IN ({doomed})")
     return kept
-
-
-def _register(run: Run, inputs: dict[str, int], data: _TrainingData, done: _Done, note: dict[str, object]) -> None:
-    row = {
-        "model_id": run.run_id,
-        "kind": "als",
-        "status": "trained",
-        "config": run.config.model_dump_json(),
-        "inputs": inputs,
-        "moving_side": data.moving,
-        "started_from": done.started_from,
-        "mean": data.mean,
-        "epochs": len(done.objectives),
-        "objective": done.objectives,
-        "seconds": done.seconds,
-        "code_version": recsys_spark.__version__,
-    }
-    schema = StructType([column for column in SCHEMAS["gold.models"] if column.name in row])
-    frame = run.spark.createDataFrame([tuple(row[column.name] for column in schema)], schema).withColumn(
-        "as_of", as_timestamp(run.as_of)
-    )
-    run.outputs["gold.models"] = run.tables.write_slice("gold.models", frame, {"model_id": run.run_id}, note).version
 
 
 def main() -> int:
