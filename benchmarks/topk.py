@@ -98,7 +98,10 @@ def job(spark: SparkSession, pairs: DataFrame, n: int, ranker: Ranker, k: int) -
     with tempfile.TemporaryDirectory() as folder:
         return median_seconds(
             lambda: (
-                scorer.recommend(pairs, n, ranker, k).write.format("delta").mode("overwrite").save(f"{folder}/lists")
+                scorer.recommend(pairs, n, scorer.ship(spark.sparkContext, ranker), k)
+                .write.format("delta")
+                .mode("overwrite")
+                .save(f"{folder}/lists")
             )
         )
 

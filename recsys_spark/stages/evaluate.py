@@ -22,7 +22,14 @@ from recsys_spark.stages.events import parsed_events
 from recsys_spark.stages.known import as_timestamp
 from recsys_spark.stages.models import model_of
 from recsys_spark.stages.promote import Contest, check_past, compare, promote, rules_of
-from recsys_spark.stages.rankers import POPULARITIES, fallback_ranker, histories, popularity_ranker
+from recsys_spark.stages.rankers import (
+    POPULARITIES,
+    fallback_ranker,
+    histories,
+    items_by_index,
+    popularity_ranker,
+    with_popularities,
+)
 from recsys_spark.stages.report import Evaluated, write_report
 from recsys_spark.stages.score import score_topk
 from recsys_spark.stages.segments import segments
@@ -161,24 +168,19 @@ def wanted(run: Run, past: DataFrame) -> DataFrame:
     parsed, _ = parsed_events(run)
     settings = run.config.evaluation
     _, future = splits.split(events.valid(parsed), run.as_of, settings.horizon, run.config.holdout)
-    if settings.events is not None:
-        future = future.where(f.col("event").isin(*settings.events))
-    future = future.where(~interactions.is_negative(run.config.features))
-    pairs = future.select("user_id", "item_id").distinct()
-    if settings.new_items_only:
-        pairs = pairs.join(past.select("user_id", "item_id"), ["user_id", "item_id"], "left_anti")
-    return pairs
+    return interactions.wanted(future, past, run.config.features, settings)
 
 
 def _all_lists(
     run: Run, past: DataFrame, relevant: DataFrame, name: str, model_id: str, champion: str | None
 ) -> dict[str, DataFrame]:
     """Return each model's lists for the users of `relevant`; users without history get what they would be served."""
-    users = relevant.select("user_id").distinct().persist()
+    users = relevant.select("user_id").distinct()
     rows = histories(run, past, users)
     n_rows = rows.count()
     k = run.config.topk.k
-    lists, popular = {}, fallback_ranker(run)
+    items, context = items_by_index(run), run.spark.sparkContext
+    lists, popular = {}, scorer.ship(context, fallback_ranker(run, items))
     for of, served_id in ((name, model_id), (CHAMPION, champion)):
         if served_id is not None:
             every = run.tables.read_slice("gold.recommendations", {"model_id": served_id, "as_of": run.as_of})
@@ -187,19 +189,21 @@ def _all_lists(
             fallback = scorer.recommend(histories(run, past, new), n_rows, popular, k)
             lists[of] = served.unionByName(fallback, allowMissingColumns=True)
     life = run.config.evaluation.popularity_half_life
+    if life is not None:
+        items = with_popularities(run, items, decayed(run, life))
     for popularity in POPULARITIES:
-        values = None if life is None or popularity == "popularity" else popularity_of(run, popularity, life)
-        lists[popularity] = scorer.recommend(rows, n_rows, popularity_ranker(run, popularity, values), k)
+        shipped = scorer.ship(context, popularity_ranker(run, items, popularity))
+        lists[popularity] = scorer.recommend(rows, n_rows, shipped, k)
     return {of: ranked.select("user_id", "items", "source").persist() for of, ranked in lists.items()}
 
 
-def popularity_of(run: Run, name: str, half_life: dt.timedelta) -> DataFrame:
-    """Return (item_id, value): a popularity of the run's past, with a half-life of its own."""
+def decayed(run: Run, half_life: dt.timedelta) -> DataFrame:
+    """Return (item_id, popularity_decayed, adoptions_decayed) of the run's past, with a half-life of their own."""
     parsed, _ = parsed_events(run)
     past, _ = splits.split(events.valid(parsed), run.as_of, run.config.evaluation.horizon, run.config.holdout)
-    return interactions.popularities(past, run.config.features, run.as_of, [half_life]).select(
-        "item_id", f.col(f"{name}_0").alias("value")
-    )
+    found = interactions.popularities(past, run.config.features, run.as_of, [half_life])
+    names = ("popularity_decayed", "adoptions_decayed")
+    return found.select("item_id", *(f.col(f"{name}_0").alias(name) for name in names))
 
 
 def comparison(run: Run, n_users: int) -> Table:

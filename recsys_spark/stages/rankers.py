@@ -6,6 +6,7 @@ from typing import Any, get_args
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 from pyspark.sql import Column, DataFrame, Row, Window
 from pyspark.sql import functions as f
 
@@ -37,10 +38,7 @@ def histories(run: Run, pairs: DataFrame, only: DataFrame | None = None) -> Data
     only: (user_id) of the users to rank, who need no history; without it all that are known.
     """
     topk = run.config.topk
-    if isinstance(topk.hide_seen, bool):
-        hide: Column = f.lit(topk.hide_seen)
-    else:
-        hide = f.coalesce(f.arrays_overlap("event_types", f.array(*map(f.lit, topk.hide_seen))), f.lit(False))
+    hide = hides(topk.hide_seen)
     # Disliked, returned: no history, but not to be shown again.
     gone = f.col("hidden") if "hidden" in pairs.columns else f.lit(False)
     known = pairs.where(~gone).select("user_id", "item_id", "weight", hide.alias("_hide"))
@@ -56,32 +54,51 @@ def histories(run: Run, pairs: DataFrame, only: DataFrame | None = None) -> Data
     if only is None:
         return _union(parts)
     nobody = only.select("user_id", f.lit(None).cast("int").alias("item_index"))
-    return _union([part.join(f.broadcast(only), "user_id", "left_semi") for part in parts] + [scorer.marks(nobody, 0)])
+    return _union([part.join(only, "user_id", "left_semi") for part in parts] + [scorer.marks(nobody, 0)])
 
 
-def popularity_ranker(run: Run, popularity: str, values: DataFrame | None = None) -> Ranker:
-    """Return the ranker of a popularity column of gold.item_features as of the run's as_of, or of (item_id, value)."""
-    items = items_by_index(run)
-    if values is not None:
-        ordered = run.tables.read("gold.item_ids").join(values, "item_id", "left").toArrow().sort_by("item_index")
-        column = pc.fill_null(ordered.column("value"), 0.0)
-        items = items.set_column(items.column_names.index(popularity), popularity, column)
-    return _ranker(run, items, popularity)
+def hides(hide_seen: bool | tuple[str, ...]) -> Column:
+    """Return whether a pair of silver.interactions is hidden for being seen: topk.hide_seen on its event_types."""
+    if isinstance(hide_seen, bool):
+        return f.lit(hide_seen)
+    return f.coalesce(f.arrays_overlap("event_types", f.array(*map(f.lit, hide_seen))), f.lit(False))
 
 
-def fallback_ranker(run: Run) -> Ranker:
+def popularity_ranker(run: Run, items: pa.Table, popularity: str) -> Ranker:
+    """Return the ranker of one of POPULARITIES of `items_by_index`."""
+    values = items.column(popularity).to_numpy().astype(np.float32)
+    codes = pc.fill_null(items.column("category").combine_chunks().dictionary_encode().indices, -1)
+    return Ranker(
+        pa.array(items.column("item_id").combine_chunks(), pa.string()),
+        codes.to_numpy().astype(np.int32),
+        Orders.of(values, _eligible(items)),
+        most_of_category=run.config.topk.most_of_category,
+    )
+
+
+def fallback_ranker(run: Run, items: pa.Table) -> Ranker:
     """Return the ranker of users without usable history: the popular of their segment, then of all."""
-    items = items_by_index(run)
-    return dataclasses.replace(_ranker(run, items, run.config.topk.fallback), segments=_segment_orders(run, items))
+    popular = popularity_ranker(run, items, run.config.topk.fallback)
+    return dataclasses.replace(popular, segments=_segment_orders(run, items))
+
+
+def with_popularities(run: Run, items: pa.Table, values: DataFrame) -> pa.Table:
+    """Return `items_by_index` with other popularities: values (item_id, some of POPULARITIES)."""
+    ordered = run.tables.read("gold.item_ids").join(values, "item_id", "left").toArrow().sort_by("item_index")
+    for name in set(POPULARITIES) & set(values.columns):
+        column = pc.fill_null(ordered.column(name), 0.0)
+        items = items.set_column(items.column_names.index(name), name, column)
+    return items
 
 
 def model_ranker(run: Run, model: Row) -> Ranker:
     """Return the ranker of a model of any kind, with the configured popularity behind it."""
-    kind = model["kind"]
+    kind, items = model["kind"], items_by_index(run)
     if kind in POPULARITIES:
-        return popularity_ranker(run, kind)
+        return popularity_ranker(run, items, kind)
+    ranker = fallback_ranker(run, items)
     if kind != "als":
-        return _baseline_ranker(run, model)
+        return dataclasses.replace(ranker, baseline=_baseline(run, model, items), may=_eligible(items))
     als = Config.model_validate_json(model["config"]).als
     indices, factors, biases = read_factors(run, "gold.item_factors", model["model_id"], model["epochs"])
     if factors.shape[1] != als.rank:
@@ -89,8 +106,6 @@ def model_ranker(run: Run, model: Row) -> Ranker:
             f"gold.item_factors: those of model {model['model_id']} have rank {factors.shape[1]}, its configuration "
             f"says {als.rank}; train it again under a new run id"
         )
-    items = items_by_index(run)
-    ranker = dataclasses.replace(_ranker(run, items, run.config.topk.fallback), segments=_segment_orders(run, items))
     solve = rows_solve(factors, objective_of(als), 100, run.config.topk.shortfall)
     baseline = None
     if als.objective == "explicit":
@@ -100,23 +115,17 @@ def model_ranker(run: Run, model: Row) -> Ranker:
     if settings.weight or settings.new_users:
         popularity = items.column(settings.popularity).to_numpy().astype(np.float32)[indices]
         prior = Prior.of(popularity, solve.others, settings.weight, settings.new_users, settings.min_history)
-    eligible = items.column("eligible").to_numpy(zero_copy_only=False)
-    known = Model.of(model["kind"], indices, solve, eligible, ranker.categories, baseline, prior)
+    known = Model.of(kind, indices, solve, _eligible(items), ranker.categories, baseline, prior)
     return dataclasses.replace(ranker, model=known, reasons=run.config.topk.reasons)
 
 
-def _baseline_ranker(run: Run, model: Row) -> Ranker:
-    settings = Config.model_validate_json(model["config"]).model
-    items = items_by_index(run)
-    ranker = dataclasses.replace(_ranker(run, items, run.config.topk.fallback), segments=_segment_orders(run, items))
+def _baseline(run: Run, model: Row, items: pa.Table) -> BaselineModel:
     if model["kind"] == "frequent":
-        own: BaselineModel = Frequent()
-    elif model["kind"] == "random":
-        own = Random(settings.seed, 10 * run.config.topk.k)
-    else:
-        own = _item_knn(run, model, items)
-    eligible = items.column("eligible").to_numpy(zero_copy_only=False)
-    return dataclasses.replace(ranker, baseline=own, may=eligible)
+        return Frequent()
+    if model["kind"] == "random":
+        settings = Config.model_validate_json(model["config"]).model
+        return Random(settings.seed, 10 * run.config.topk.k)
+    return _item_knn(run, model, items)
 
 
 def _item_knn(run: Run, model: Row, items: pa.Table) -> ItemKnn:
@@ -195,16 +204,8 @@ def _listed_pairs(run: Run, name: str, given: Pairs) -> DataFrame:
     return pairs.select("user_id", "item_index")
 
 
-def _ranker(run: Run, items: pa.Table, popularity: str) -> Ranker:
-    values = items.column(popularity).to_numpy().astype(np.float32)
-    codes = pc.fill_null(items.column("category").combine_chunks().dictionary_encode().indices, -1)
-    eligible = items.column("eligible").to_numpy(zero_copy_only=False)
-    return Ranker(
-        pa.array(items.column("item_id").combine_chunks(), pa.string()),
-        codes.to_numpy().astype(np.int32),
-        Orders.of(values, eligible),
-        most_of_category=run.config.topk.most_of_category,
-    )
+def _eligible(items: pa.Table) -> NDArray[np.bool_]:
+    return items.column("eligible").to_numpy(zero_copy_only=False)
 
 
 def _segments(run: Run) -> list[str]:

@@ -20,7 +20,6 @@ from recsys_spark.stages.shown import show_lists
 from recsys_spark.stages.similar import similar_items
 from recsys_spark.tables import Slice
 from recsys_spark.topk import scorer
-from recsys_spark.topk.ranker import Ranker
 from recsys_spark.transforms.events import text
 
 PARTS = "gold.recommendations_parts"
@@ -63,17 +62,17 @@ def _score_all(run: Run, model: Row, where: Slice) -> None:
         run.outputs["gold.recommendations"] = done.version
         run.say(f"scoring: the lists of model {model['model_id']} as of {run.as_of} are there already")
         return
-    ranker = model_ranker(run, model)
+    shipped = scorer.ship(run.spark.sparkContext, model_ranker(run, model))
     pairs = run.tables.read_slice("silver.interactions", {"as_of": run.as_of}, commit.version)
     rows, n_rows = histories(run, pairs), pairs.count()
     n_parts = max(1, -(-n_rows // run.config.topk.chunk_interactions))
     counter = run.spark.sparkContext.accumulator(0)
     with run.doing("ranking", counter):
         if n_parts == 1:
-            lists = scorer.recommend(rows, n_rows, ranker, run.config.topk.k, counter)
+            lists = scorer.recommend(rows, n_rows, shipped, run.config.topk.k, counter)
             lists = lists.withColumn("model_id", f.lit(model["model_id"])).withColumn("as_of", as_timestamp(run.as_of))
         else:
-            lists = _in_parts(run, rows, n_rows, n_parts, ranker, where, note, counter)
+            lists = _in_parts(run, rows, n_rows, n_parts, shipped, where, note, counter)
         commit = run.tables.write_slice("gold.recommendations", lists, where, note, ("model_id", "as_of"))
     if n_parts > 1:
         run.tables.delete(PARTS, f"model_id = '{model['model_id']}'")
@@ -88,7 +87,7 @@ def _in_parts(
     rows: DataFrame,
     n_rows: int,
     n_parts: int,
-    ranker: Ranker,
+    shipped: scorer.Shipped,
     where: Slice,
     note: dict[str, object],
     counter: Accumulator[int],
@@ -103,7 +102,7 @@ def _in_parts(
         if part in done:
             continue
         own = rows.where(f.pmod(f.xxhash64("user_id"), f.lit(n_parts)) == part)
-        lists = scorer.recommend(own, n_rows // n_parts, ranker, run.config.topk.k, counter)
+        lists = scorer.recommend(own, n_rows // n_parts, shipped, run.config.topk.k, counter)
         whole = (
             lists.withColumn("model_id", f.lit(where["model_id"]))
             .withColumn("as_of", as_timestamp(run.as_of))
@@ -152,8 +151,8 @@ def _score_few(run: Run, model: Row, file: str) -> None:
         pairs = pairs.withColumn("event_types", f.lit(None).cast("array<string>"))
     else:
         pairs = run.tables.read_slice("silver.interactions", {"as_of": run.as_of})
-    ranker = model_ranker(run, model)
-    lists = scorer.recommend(histories(run, pairs, users), given.count(), ranker, run.config.topk.k)
+    shipped = scorer.ship(run.spark.sparkContext, model_ranker(run, model))
+    lists = scorer.recommend(histories(run, pairs, users), given.count(), shipped, run.config.topk.k)
     run.counts["users"] = show_lists(run, lists, pairs)
 
 

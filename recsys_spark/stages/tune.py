@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import yaml
 from numpy.typing import NDArray
-from pyspark.sql import Column, DataFrame
-from pyspark.sql import functions as f
+from pyspark.sql import DataFrame
 
 from recsys_spark.als import trainer
 from recsys_spark.als.initial import initial_factors
@@ -22,6 +21,7 @@ from recsys_spark.runs import main as run_job
 from recsys_spark.schemas import SCHEMAS
 from recsys_spark.stages.events import latest_time, parsed_events
 from recsys_spark.stages.features import with_core
+from recsys_spark.stages.rankers import hides
 from recsys_spark.topk.ranker import Model
 from recsys_spark.transforms import events, interactions, splits
 from recsys_spark.tuning.judge import judge, ndcg, popular_lists
@@ -141,27 +141,19 @@ def _window(
     pairs = interactions.pair_totals(known, config.features, moment, lives).persist()
     n_pairs = pairs.count()
     marked = with_core(run, pairs, n_pairs)
-    wanted = (
-        future if config.evaluation.events is None else future.where(f.col("event").isin(*config.evaluation.events))
-    )
-    wanted = wanted.select("user_id", "item_id").distinct()
-    if config.evaluation.new_items_only:
-        wanted = wanted.join(pairs.select("user_id", "item_id"), ["user_id", "item_id"], "left_anti")
+    wanted = interactions.wanted(future, pairs, config.features, config.evaluation)
     if n_pairs == 0 or wanted.isEmpty():
         raise DataError(f"tune: nothing to learn from, or to find, in the window from {moment}; lower tune.windows")
-    hide = _hide_condition(config.topk.hide_seen)
     active = config.topk.active_within
     built = window(
         marked,
         n_pairs,
         wanted,
-        interactions.popularities(
-            known, config.features, moment, list(dict.fromkeys(life for _, life in popular if life is not None))
-        ),
+        interactions.popularities(known, config.features, moment, _lives(popular)),
         _columns(popular),
         run.tables.read("gold.user_ids"),
         run.tables.read("gold.item_ids"),
-        hide,
+        hides(config.topk.hide_seen),
         config.als.block_interactions,
         config.als.min_blocks,
         config.tune.users,
@@ -173,16 +165,14 @@ def _window(
     return built
 
 
+def _lives(popular: list[Popular]) -> list[dt.timedelta]:
+    return list(dict.fromkeys(life for _, life in popular if life is not None))
+
+
 def _columns(popular: list[Popular]) -> list[str]:
     """Return the columns of `interactions.popularities` that hold what is tried."""
-    lives = list(dict.fromkeys(life for _, life in popular if life is not None))
+    lives = _lives(popular)
     return [name if life is None else f"{name}_{lives.index(life)}" for name, life in popular]
-
-
-def _hide_condition(hide_seen: bool | tuple[str, ...]) -> Column:
-    if isinstance(hide_seen, bool):
-        return f.lit(hide_seen)
-    return f.coalesce(f.arrays_overlap("event_types", f.array(*map(f.lit, hide_seen))), f.lit(False))
 
 
 def _popular(each: Window, place: int, k: int) -> float:

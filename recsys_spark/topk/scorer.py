@@ -14,6 +14,8 @@ from recsys_spark.schemas import RANKED_ITEMS
 from recsys_spark.topk.ranker import HIDDEN, HISTORY, Ranker, rank_chunk
 from recsys_spark.workers import Shared, settle
 
+Shipped = Callable[[], Ranker]  # what a task calls for the ranker
+
 SCHEMA = f"user_id string, items {RANKED_ITEMS.simpleString()}, source string"
 
 _ROWS_A_PARTITION = 500_000
@@ -39,16 +41,15 @@ def marks(pairs: DataFrame, kind: int) -> DataFrame:
 
 
 def recommend(
-    rows: DataFrame, n_rows: int, ranker: Ranker, k: int, counter: Accumulator[int] | None = None
+    rows: DataFrame, n_rows: int, shipped: Shipped, k: int, counter: Accumulator[int] | None = None
 ) -> DataFrame:
     """Return (user_id, items, source): for every user of the rows the k best items, best first.
 
     rows: user_id string, item_index int (null where the dictionary lacks the item), weight float, kind byte (see
     `ranker`), in any order; `history_rows` and `marks` make them. n_rows, about how many they are, decides the
-    partitions, and so nothing of the result. counter is told of users as they are ranked. Everyone gets
-    min(k, items left) items.
+    partitions, and so nothing of the result. shipped: the ranker, as `ship` returns it. counter is told of users as
+    they are ranked. Everyone gets min(k, items left) items.
     """
-    shipped = ship(rows.sparkSession.sparkContext, ranker)
     partitions = max(8, -(-n_rows // _ROWS_A_PARTITION))
     ordered = rows.repartition(partitions, "user_id").sortWithinPartitions("user_id", "item_index")
 
@@ -64,8 +65,8 @@ def recommend(
     return ordered.mapInArrow(lists, SCHEMA)
 
 
-def ship(context: SparkContext, ranker: Ranker) -> Callable[[], Ranker]:
-    """Return what a task calls for the ranker: the model's arrays are mapped, once a host, the rest is broadcast."""
+def ship(context: SparkContext, ranker: Ranker) -> Shipped:
+    """Send a ranker to the executors: the model's arrays are mapped, once a host, the rest is broadcast."""
     if ranker.model is None:
         small = context.broadcast(ranker)
         return lambda: small.value

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as f
 
-from recsys_spark.config import Features
+from recsys_spark.config import Evaluation, Features
 
 # Weights are added as integers of this resolution: integer sums are exact, so that neither the order of
 # rows nor of partial sums shows in the result. 2^63 / 2^32 is room for a sum of 2·10⁹.
@@ -127,6 +127,19 @@ def _event_types(features: Features) -> Column:
     return f.array_compact(
         f.array(*(f.when(seen.bitwiseAND(1 << place) > 0, name) for place, name in enumerate(names)))
     )
+
+
+def wanted(future: DataFrame, past: DataFrame, features: Features, evaluation: Evaluation) -> DataFrame:
+    """Return the distinct (user_id, item_id) of future events that lists are to find.
+
+    Those of evaluation.events, none against the item, and, where evaluation.new_items_only, none of a pair in past.
+    """
+    if evaluation.events is not None:
+        future = future.where(f.col("event").isin(*evaluation.events))
+    pairs = future.where(~is_negative(features)).select("user_id", "item_id").distinct()
+    if evaluation.new_items_only:
+        pairs = pairs.join(past.select("user_id", "item_id"), ["user_id", "item_id"], "left_anti")
+    return pairs
 
 
 def popularities(
