@@ -34,7 +34,8 @@ from recsys_spark.als.trainer import Settings, rows_solve, train
 from recsys_spark.blocks import store
 from recsys_spark.session import spark_session
 from recsys_spark.topk import scorer
-from recsys_spark.topk.kernels import Orders, catalog, top_k
+from recsys_spark.topk.kernels import catalog, top_k
+from recsys_spark.topk.orders import Orders
 from recsys_spark.topk.ranker import Model, Ranker
 
 OBJECTIVE = Ials(alpha0=0.1, regularization=0.003)

@@ -19,7 +19,7 @@ from recsys_spark.stages.events import read_files
 from recsys_spark.stages.models import objective_of, read_factors
 from recsys_spark.topk import scorer
 from recsys_spark.topk.baselines import BaselineModel, Frequent, ItemKnn, Random
-from recsys_spark.topk.kernels import Orders
+from recsys_spark.topk.orders import Orders
 from recsys_spark.topk.prior import Prior
 from recsys_spark.topk.ranker import ALLOWED, HIDDEN, SEGMENT, Model, Ranker
 from recsys_spark.transforms.attributes import items_at

@@ -1,6 +1,6 @@
 """What a model must beat: users' own frequent items, items that go with those of the history, and chance.
 
-Each is a function from histories to one order of items a user, best first (`kernels.Orders`), from which lists are
+Each is a function from histories to one order of items a user, best first (`orders.Orders`), from which lists are
 filled under the same rules as those of a model.
 """
 
@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from recsys_spark.topk.kernels import Orders
+from recsys_spark.topk.orders import Orders
 
 Ints = NDArray[np.int32]
 Longs = NDArray[np.int64]

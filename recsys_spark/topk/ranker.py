@@ -11,7 +11,8 @@ from recsys_spark.als.baseline import Baseline
 from recsys_spark.als.passes import Solve, solve_histories
 from recsys_spark.topk.baselines import BaselineModel
 from recsys_spark.topk.explain import contributions
-from recsys_spark.topk.kernels import Catalog, Orders, catalog, fill, top_k, top_k_of
+from recsys_spark.topk.kernels import Catalog, catalog, top_k, top_k_of
+from recsys_spark.topk.orders import Orders, fill
 from recsys_spark.topk.prior import Prior
 
 Ints = NDArray[np.int32]

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys_spark.als.linalg import one_thread
-from recsys_spark.topk.kernels import Orders, catalog, fill, top_k
+from recsys_spark.topk.kernels import catalog, top_k
+from recsys_spark.topk.orders import Orders, fill
 from recsys_spark.topk.prior import Prior
 from recsys_spark.topk.ranker import Model
 

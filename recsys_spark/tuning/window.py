@@ -25,8 +25,8 @@ class Window:
     """Interactions before a moment with several half-lives, and the sample that is judged by what came then.
 
     pairs: user_index, item_index, core, events, total_0, total_1, … (see `pair_totals`), persisted. columns and hashes
-    (n_items,): the dictionary indices, ascending, of items in the core, and the hashes of their ids. own: the pairs of
-    the sample's users, `user` being their place in it, sorted. popularities: (n_dictionary,) of each kind tried.
+    (n_items,): the dictionary indices, ascending, of items in the core, and the hashes of their ids. own: the
+    histories of the sample's users, `user` being their place in it, sorted. popularities: (n_dictionary,) of each kind tried.
     Blocks are built once for each half-life and transform, and kept.
     """
 
@@ -81,11 +81,11 @@ def window(
 ) -> Window:
     """Build a window.
 
-    marked: user_id, item_id, core, events, event_types, total_0, …; n_core of them in the core. wanted: user_id,
-    item_id, what is to be found. popular: item_id, the columns popularities,
-    and last_time. hide: whether a pair's item is hidden,
-    from its event_types. Of the users who want something, most_users are judged, by a hash of their ids. With
-    active_since, items without an event from then on are not listed.
+    marked: user_id, item_id, core, hidden, events, event_types, total_0, …; n_core of them in the core. wanted:
+    user_id, item_id, what is to be found. popular: item_id, the columns popularities, and last_time. hide: whether a
+    pair's item is hidden for being seen; one that is `hidden` is so anyway, and no history. Of the users who want
+    something, most_users are judged, by a hash of their ids. With active_since, items without an event from then on
+    are not listed.
     """
     coded = marked.join(f.broadcast(item_ids), "item_id").join(user_ids, "user_id").persist()
     present = (
@@ -106,7 +106,7 @@ def window(
     totals = [name for name in marked.columns if name.startswith("total_")]
     own = (
         coded.join(f.broadcast(places), "user_id")
-        .select("user", "item_index", "events", hide.alias("hide"), *totals)
+        .select("user", "item_index", "events", "hidden", (f.col("hidden") | hide).alias("hide"), *totals)
         .toArrow()
         .sort_by([("user", "ascending"), ("item_index", "ascending")])
     )
@@ -131,7 +131,7 @@ def window(
         present.column("hash").to_numpy(),
         store.n_blocks(n_core, block_interactions, min_blocks),
         sample,
-        own,
+        own.filter(pc.invert(own.column("hidden"))),
         values,
     )
 

@@ -3,7 +3,7 @@ import pyarrow as pa
 import pytest
 
 from recsys_spark.topk.baselines import BaselineModel, Frequent, ItemKnn, Random
-from recsys_spark.topk.kernels import Orders
+from recsys_spark.topk.orders import Orders
 from recsys_spark.topk.ranker import HISTORY, Ranker, rank_chunk
 from tests.topk.test_scorer import EVERY, NAMES, NONE, POPULARITY, SEEN, Row, listed, table
 

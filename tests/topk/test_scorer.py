@@ -11,7 +11,7 @@ from recsys_spark.als.baseline import Baseline
 from recsys_spark.als.objective import Explicit, Ials, Objective
 from recsys_spark.als.trainer import rows_solve
 from recsys_spark.topk.explain import contributions
-from recsys_spark.topk.kernels import Orders
+from recsys_spark.topk.orders import Orders
 from recsys_spark.topk.prior import Prior
 from recsys_spark.topk.ranker import ALLOWED, HIDDEN, HISTORY, SEGMENT, Model, Ranker, rank_chunk
 from recsys_spark.topk.scorer import whole_users
