@@ -26,8 +26,8 @@ class Window:
 
     pairs: user_index, item_index, core, events, total_0, total_1, … (see `pair_totals`), persisted. columns and hashes
     (n_items,): the dictionary indices, ascending, of items in the core, and the hashes of their ids. own: the
-    histories of the sample's users, `user` being their place in it, sorted. popularities: (n_dictionary,) of each kind tried.
-    Blocks are built once for each half-life and transform, and kept.
+    histories of the sample's users, `user` being their place in it, sorted. popularities: (n_dictionary,) of each kind
+    tried. Blocks are built once for each half-life and transform, and kept.
     """
 
     pairs: DataFrame

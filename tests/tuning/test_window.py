@@ -1,0 +1,30 @@
+import numpy as np
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as f
+
+from recsys_spark.tuning.window import window
+
+
+def test_what_a_user_dislikes_is_hidden_and_no_history_and_what_she_has_seen_is_both(spark: SparkSession) -> None:
+    """Of user u: a seen, b disliked, c wanted; user v wants nothing and is not judged."""
+    marked = spark.createDataFrame(
+        [("u", "a", True, False, 2, 3.0), ("u", "b", False, True, 1, 0.0), ("v", "a", True, False, 1, 1.0)],
+        "user_id string, item_id string, core boolean, hidden boolean, events long, total_0 double",
+    )
+    popular = spark.createDataFrame([("a", 2.0), ("c", 1.0)], "item_id string, popularity double")
+    users = spark.createDataFrame([("u", 0), ("v", 1)], "user_id string, user_index int")
+    items = spark.createDataFrame([("a", 0), ("b", 1), ("c", 2)], "item_id string, item_index int")
+    wanted = spark.createDataFrame([("u", "c")], "user_id string, item_id string")
+    for hide, hidden in ((f.lit(True), [0, 1]), (f.lit(False), [1])):
+        found = window(marked, 2, wanted, popular, ["popularity"], users, items, hide, 100, 1, 10)
+        assert found.sample.n_users == 1
+        assert found.sample.hidden.tolist() == hidden and found.sample.wanted.tolist() == [2]
+        assert found.columns.tolist() == [0], "b is in no core"
+        histories = found.histories(0, "sum")
+        assert (histories.offsets.tolist(), histories.items.tolist(), histories.weights.tolist()) == (
+            [0, 1],
+            [0],
+            [3.0],
+        )
+        assert np.array_equal(found.popularities[0], np.array([2, 0, 1], np.float32))
+        found.close()
