@@ -34,6 +34,7 @@ from recsys_spark.als.trainer import Settings, rows_solve, train
 from recsys_spark.blocks import store
 from recsys_spark.session import spark_session
 from recsys_spark.topk import scorer
+from recsys_spark.topk.folds import AlsFold
 from recsys_spark.topk.kernels import catalog, top_k
 from recsys_spark.topk.orders import Orders
 from recsys_spark.topk.ranker import Model, Ranker
@@ -186,7 +187,7 @@ def main() -> None:
         everything = np.ones(given.items, bool)
         none = np.full(given.items, -1, np.int32)
         popular = Orders.of(np.bincount(column, minlength=given.items).astype(np.float32), everything)
-        model = Model.of("als", np.arange(given.items, dtype=np.int32), solve, everything, none)
+        model = Model.of("als", np.arange(given.items, dtype=np.int32), AlsFold(solve), everything, none)
         ranker = Ranker(ids, none, popular, model=model)
         pairs = scorer.history_rows(
             frame.select(

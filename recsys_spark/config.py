@@ -357,12 +357,20 @@ class Features(_Section):
 
 
 class ModelKind(_Section):
-    """Which kind of model is trained: the factor model, or one that it must beat."""
+    """Which kind of model is trained: a factor model, or one that it must beat."""
 
-    kind: Literal["als", "popularity", "popularity_decayed", "adoptions_decayed", "item_knn", "frequent", "random"] = (
-        "als"
-    )
-    """als; a column of gold.item_features; items that go with the history's; users' own frequent items; chance."""
+    kind: Literal[
+        "als",
+        "spectral",
+        "blend",
+        "popularity",
+        "popularity_decayed",
+        "adoptions_decayed",
+        "item_knn",
+        "frequent",
+        "random",
+    ] = "als"
+    """als; spectral; both (blend); a column of gold.item_features; neighbours of the history; own frequent items."""
     neighbours: int = Field(default=50, ge=1, le=1000)
     """Nearest items that are kept of each item (item_knn)."""
     shrinkage: float = Field(default=10.0, ge=0)
@@ -418,6 +426,25 @@ class Als(_Section):
     """Keep the factors of every n-th epoch beside the last; 0 keeps only the last."""
 
 
+class Spectral(_Section):
+    """The spectral factors: singular vectors of interactions that are divided by users' and items' sums, to powers."""
+
+    rank: int = Field(default=64, ge=1, le=2048)
+    """Singular vectors to find."""
+    user_exponent: float = Field(default=0.5, ge=0, le=1)
+    """Exponent a of the sum of a user's weights, by which they are divided."""
+    item_exponent: float = Field(default=0.5, ge=0, le=1)
+    """Exponent b of the sum of an item's weights, by which they are divided."""
+    tolerance: float = Field(default=0.01, gt=0, lt=1)
+    """Stop once a step changes no squared singular value by more than this share."""
+    steps: int = Field(default=50, ge=2, le=1000)
+    """Steps at most, each one a pass over the blocks."""
+    most_blocks: int = Field(default=4, ge=2, le=20)
+    """Arrays of items × rank that the basis may hold before it is cut to one; more are fewer steps and more memory."""
+    seed: int = Field(default=1, ge=0)
+    """Seed of the first directions."""
+
+
 Popularity = Literal["popularity", "popularity_decayed", "adoptions_decayed"]
 
 
@@ -432,6 +459,15 @@ class Prior(_Section):
     """Users with fewer items in their history get more of the prior: (1 − items / min_history) of `new_users`."""
     new_users: float = Field(default=0.0, ge=0)
     """Weight that is added for a user without history, and in part for those with little."""
+
+
+class SpectralLists(_Section):
+    """How spectral factors rank, and how they are blended with ALS; nothing of it needs a new training."""
+
+    weight: float = Field(default=1.0, ge=0)
+    """Weight of the spectral scores beside those of ALS (blend), once both are as large; 0 leaves ALS alone."""
+    exponent: float | None = Field(default=None, ge=-2, le=2)
+    """Exponent g of an item's sum of weights that its factors are multiplied by; without it spectral.item_exponent."""
 
 
 class TopK(_Section):
@@ -453,6 +489,10 @@ class TopK(_Section):
     """Most items of one category (items.columns.category) in a list."""
     prior: Prior = Prior()
     """What is popular, added to the scores."""
+    popularity_exponent: float = Field(default=0.0, ge=-2, le=2)
+    """Exponent γ: items' factors are multiplied by (1 + popularity)^γ, of `prior.popularity`, over its mean."""
+    spectral: SpectralLists = SpectralLists()
+    """How spectral factors rank, and how much they count beside ALS."""
     reasons: int = Field(default=0, ge=0, le=100)
     """Items of the history to name beside each listed item, those that contributed most to its score."""
     neighbours: int = Field(default=20, ge=1, le=1000)
@@ -518,6 +558,9 @@ def _ordered(value: tuple[float, float]) -> tuple[float, float]:
 Range = Annotated[tuple[float, float], AfterValidator(_ordered)]
 
 
+FactorKind = Literal["als", "spectral", "blend"]
+
+
 class Tune(_Section):
     """The search for settings on windows of the past."""
 
@@ -553,6 +596,22 @@ class Tune(_Section):
     """Half-lives of popularity to try, in horizons, beside that of all time."""
     prior_weights: tuple[Annotated[float, Field(ge=0)], ...] = (0, 0.003, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 2)
     """Values of topk.prior.weight to try."""
+    kinds: Annotated[tuple[Literal["als", "spectral", "blend"], ...], Field(min_length=1)] = (
+        "als",
+        "spectral",
+        "blend",
+    )
+    """Values of model.kind to choose from; ALS is tuned first, for it is a part of the blend."""
+    spectral_ranks: Annotated[tuple[Annotated[int, Field(ge=1, le=2048)], ...], Field(min_length=1)] = (16, 32, 64, 128)
+    """Values of spectral.rank to try; the largest is found once and the others are its leading part."""
+    exponents: Annotated[tuple[Annotated[float, Field(ge=0, le=1)], ...], Field(min_length=1)] = (0.4, 0.5)
+    """Values of spectral.user_exponent and spectral.item_exponent to try, each with each."""
+    list_exponents: Annotated[tuple[float, ...], Field(min_length=1)] = (0, 0.25, 0.5, 0.75)
+    """Values of topk.spectral.exponent to try."""
+    blend_weights: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (0.25, 0.5, 1, 2, 4)
+    """Values of topk.spectral.weight to try."""
+    popularity_exponents: Annotated[tuple[float, ...], Field(min_length=1)] = (0, 0.1, 0.2)
+    """Values of topk.popularity_exponent to try."""
 
 
 class Config(_Section):
@@ -571,6 +630,7 @@ class Config(_Section):
     features: Features = Features()
     model: ModelKind = ModelKind()
     als: Als = Als()
+    spectral: Spectral = Spectral()
     topk: TopK = TopK()
     evaluation: Evaluation = Evaluation()
     tune: Tune = Tune()
@@ -589,6 +649,8 @@ class Config(_Section):
                 raise ValueError("source.heavy_users.events_a_day needs source.columns.time: the log has no time")
             if self.topk.active_within is not None:
                 raise ValueError("topk.active_within needs source.columns.time: the log has no time")
+        if self.model.kind in ("spectral", "blend") and self.als.objective == "explicit":
+            raise ValueError(f"model.kind: {self.model.kind} is for implicit feedback, not als.objective: explicit")
         if self.als.objective == "explicit" and self.features.value != "multiply":
             raise ValueError("als.objective: explicit needs ratings: features.value: multiply")
         if (self.features.events is not None or self.features.hides) and self.source.columns.event is None:

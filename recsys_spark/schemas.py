@@ -140,6 +140,18 @@ SCHEMAS: dict[str, t.StructType] = {
         user_index=t.IntegerType(),
         factors=t.ArrayType(t.FloatType()),
     ),
+    "gold.item_vectors": _table(
+        model_id=t.StringType(),
+        item_index=t.IntegerType(),
+        vector=t.ArrayType(t.FloatType()),
+        degree=t.DoubleType(),
+    ),
+    "gold.spectral_steps": _table(
+        model_id=t.StringType(),
+        step=t.IntegerType(),
+        column=t.IntegerType(),
+        product=t.ArrayType(t.FloatType()),
+    ),
     "gold.recommendations": _table(
         model_id=t.StringType(),
         as_of=t.TimestampType(),

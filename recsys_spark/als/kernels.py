@@ -14,7 +14,7 @@ Floats = NDArray[np.float32]
 
 
 @numba.njit(fastmath=True, error_model="numpy", nogil=True)
-def _add_weighted(others: Floats, columns: Ints, targets: Floats, each: int, out: Floats) -> None:
+def add_weighted(others: Floats, columns: Ints, targets: Floats, each: int, out: Floats) -> None:
     """out += Σ_q t_q·y_q over the entries of one row, y_q = others[columns[q]], t_q = targets[q · each]."""
     n, rank = len(columns), others.shape[1]
     q = 0
@@ -34,7 +34,7 @@ def _add_weighted(others: Floats, columns: Ints, targets: Floats, each: int, out
 
 @numba.njit(fastmath=True, error_model="numpy", nogil=True)
 def _add_low_rank(others: Floats, columns: Ints, weights: Floats, each: int, vector: Floats, out: Floats) -> None:
-    """out += Σ_q w_q·(y_qᵀ vector)·y_q over the entries of one row, as in `_add_weighted`."""
+    """out += Σ_q w_q·(y_qᵀ vector)·y_q over the entries of one row, as in `add_weighted`."""
     n, rank = len(columns), others.shape[1]
     q = 0
     while q + 4 <= n:
@@ -100,7 +100,7 @@ def solve_rows(
             scale[j] = np.float32(1) / np.sqrt(shared[j] + regularization[u])
             x[j] = 0
             residual[j] = 0
-        _add_weighted(others, history, targets[start * each_target :], each_target, residual)
+        add_weighted(others, history, targets[start * each_target :], each_target, residual)
         norm = np.float32(0)
         for j in range(rank):
             residual[j] *= scale[j]

@@ -17,12 +17,17 @@ _CHUNK = 4096
 
 
 def gramian(factors: Floats) -> Doubles:
-    """Return factorsᵀ·factors, (rank, rank): float32 products of chunks of rows, summed in float64 in order."""
-    total = np.zeros((factors.shape[1], factors.shape[1]))
+    """Return factorsᵀ·factors, (rank, rank); see `cross`."""
+    return cross(factors, factors)
+
+
+def cross(left: Floats, right: Floats) -> Doubles:
+    """Return leftᵀ·right of arrays of n rows: float32 products of chunks of rows, summed in float64 in order."""
+    total = np.zeros((left.shape[1], right.shape[1]))
     with one_thread():
-        for start in range(0, len(factors), _CHUNK):
-            chunk = factors[start : start + _CHUNK]
-            total += chunk.T @ chunk
+        for start in range(0, len(left), _CHUNK):
+            rows = slice(start, start + _CHUNK)
+            total += left[rows].T @ right[rows]
     return total
 
 

@@ -18,8 +18,11 @@ from recsys_spark.stages.known import as_timestamp
 
 INDEX = {"items": "item_index", "users": "user_index"}
 STATE = {"items": "gold.item_factors", "users": "gold.user_factors"}
+FACTORS = {"als", "blend"}  # kinds of models that have factors of ALS
+VECTORS = {"spectral", "blend"}  # kinds that have singular vectors
 
 Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
 Ints = NDArray[np.int32]
 
 
@@ -116,7 +119,7 @@ def _rank(model: Row) -> int:
 
 def _fits(model: Row, rank: int, side: str) -> bool:
     """Whether a training can start from a model: items' factors are always there, users' where they moved."""
-    return model["kind"] == "als" and _rank(model) == rank and side in ("items", model["moving_side"])
+    return model["kind"] in FACTORS and _rank(model) == rank and side in ("items", model["moving_side"])
 
 
 def read_factors(run: Run, table: str, model_id: str, epoch: int) -> tuple[Ints, Floats, Floats]:
@@ -135,11 +138,11 @@ def read_factors(run: Run, table: str, model_id: str, epoch: int) -> tuple[Ints,
     return rows.column(index).to_numpy(), np.ascontiguousarray(factors), biases
 
 
-def factor_rows(indices: Ints, factors: Floats, index: str) -> pa.RecordBatch:
-    """Return (index, factors) of factors (n, rank) as they stand in a table."""
+def factor_rows(indices: Ints, factors: Floats, index: str, name: str = "factors") -> pa.RecordBatch:
+    """Return (index, factors) of factors (n, rank) as they stand in a table, under the names given."""
     offsets = pa.array(np.arange(len(factors) + 1, dtype=np.int32) * factors.shape[1])
     lists = pa.ListArray.from_arrays(offsets, pa.array(factors.ravel(), pa.float32()))
-    return pa.RecordBatch.from_arrays([pa.array(indices, pa.int32()), lists], names=[index, "factors"])
+    return pa.RecordBatch.from_arrays([pa.array(indices, pa.int32()), lists], names=[index, name])
 
 
 def write_factors(
@@ -155,3 +158,13 @@ def write_factors(
         frame = joined.withColumn("bias", bias)
     whole = frame.withColumn("model_id", f.lit(run.run_id)).withColumn("epoch", f.lit(epoch))
     run.tables.append_step(table, whole, {"model_id": run.run_id}, epoch, note, ("model_id", "epoch"))
+
+
+def read_vectors(run: Run, model_id: str) -> tuple[Ints, Floats, Doubles]:
+    """Return indices (n,), ascending, singular vectors (n, rank) and sums of weights (n,) of a model's items."""
+    rows = run.tables.read_slice("gold.item_vectors", {"model_id": model_id}).toArrow()
+    rows = rows.sort_by("item_index").combine_chunks()
+    if rows.num_rows == 0:
+        raise DataError(f"gold.item_vectors: none of model {model_id}; train it again under a new run id")
+    vectors = rows.column("vector").combine_chunks().flatten().to_numpy().reshape(rows.num_rows, -1)
+    return rows.column("item_index").to_numpy(), np.ascontiguousarray(vectors), rows.column("degree").to_numpy()

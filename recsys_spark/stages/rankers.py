@@ -10,17 +10,16 @@ from numpy.typing import NDArray
 from pyspark.sql import Column, DataFrame, Row, Window
 from pyspark.sql import functions as f
 
-from recsys_spark.als.baseline import Baseline
-from recsys_spark.als.trainer import rows_solve
 from recsys_spark.config import Config, Pairs, Popularity, utc
 from recsys_spark.errors import DataError
 from recsys_spark.runs import Run
 from recsys_spark.stages.events import read_files
-from recsys_spark.stages.models import objective_of, read_factors
+from recsys_spark.stages.folds import fold_of
+from recsys_spark.stages.models import FACTORS, VECTORS
 from recsys_spark.topk import scorer
 from recsys_spark.topk.baselines import BaselineModel, Frequent, ItemKnn, Random
 from recsys_spark.topk.orders import Orders
-from recsys_spark.topk.prior import Prior
+from recsys_spark.topk.prior import Prior, popularity_scales
 from recsys_spark.topk.ranker import ALLOWED, HIDDEN, SEGMENT, Model, Ranker
 from recsys_spark.transforms.attributes import items_at
 from recsys_spark.transforms.events import blamed, text
@@ -97,26 +96,18 @@ def model_ranker(run: Run, model: Row) -> Ranker:
     if kind in POPULARITIES:
         return popularity_ranker(run, items, kind)
     ranker = fallback_ranker(run, items)
-    if kind != "als":
+    if kind not in FACTORS | VECTORS:
         return dataclasses.replace(ranker, baseline=_baseline(run, model, items), may=_eligible(items))
-    als = Config.model_validate_json(model["config"]).als
-    indices, factors, biases = read_factors(run, "gold.item_factors", model["model_id"], model["epochs"])
-    if factors.shape[1] != als.rank:
-        raise DataError(
-            f"gold.item_factors: those of model {model['model_id']} have rank {factors.shape[1]}, its configuration "
-            f"says {als.rank}; train it again under a new run id"
-        )
-    solve = rows_solve(factors, objective_of(als), 100, run.config.topk.shortfall)
-    baseline = None
-    if als.objective == "explicit":
-        baseline = Baseline(model["mean"], biases, als.damping if als.baseline == "biases" else None)
-    settings = run.config.topk.prior
+    topk = run.config.topk
+    indices, fold = fold_of(run, model)
+    popularity = items.column(topk.prior.popularity).to_numpy().astype(np.float32)[indices]
     prior = None
-    if settings.weight or settings.new_users:
-        popularity = items.column(settings.popularity).to_numpy().astype(np.float32)[indices]
-        prior = Prior.of(popularity, solve.others, settings.weight, settings.new_users, settings.min_history)
-    known = Model.of(kind, indices, solve, _eligible(items), ranker.categories, baseline, prior)
-    return dataclasses.replace(ranker, model=known, reasons=run.config.topk.reasons)
+    if topk.prior.weight or topk.prior.new_users:
+        settings = topk.prior
+        prior = Prior.of(popularity, fold.item_factors(), settings.weight, settings.new_users, settings.min_history)
+    scales = popularity_scales(popularity, topk.popularity_exponent) if topk.popularity_exponent else None
+    known = Model.of(kind, indices, fold, _eligible(items), ranker.categories, prior, scales)
+    return dataclasses.replace(ranker, model=known, reasons=topk.reasons)
 
 
 def _baseline(run: Run, model: Row, items: pa.Table) -> BaselineModel:

@@ -6,8 +6,8 @@ from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as f
 
 from recsys_spark.runs import Run
+from recsys_spark.stages.folds import fold_of
 from recsys_spark.stages.known import as_timestamp, interactions_commit
-from recsys_spark.stages.models import read_factors
 from recsys_spark.stages.rankers import items_by_index
 from recsys_spark.topk import neighbours
 
@@ -18,10 +18,10 @@ def similar_items(run: Run, model: Row) -> None:
     items = items_by_index(run)
     item_ids = pa.array(items.column("item_id").combine_chunks(), pa.string())
     eligible = items.column("eligible").to_numpy(zero_copy_only=False)
-    indices, factors, _ = read_factors(run, "gold.item_factors", model["model_id"], model["epochs"])
+    indices, fold = fold_of(run, model)
     allowed = run.spark.createDataFrame(pa.table({"item_index": np.flatnonzero(eligible).astype(np.int32)}))
     found = {
-        "cosine": neighbours.cosine(run.spark, indices, factors, item_ids, eligible, k),
+        "cosine": neighbours.cosine(run.spark, indices, fold.item_factors(), item_ids, eligible, k),
         "co_occurrence": co_occurrence(run, version, run.tables.read("gold.item_ids"), allowed, k),
     }
     for kind, lists in found.items():

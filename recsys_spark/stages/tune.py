@@ -9,33 +9,28 @@ from typing import Any
 import numpy as np
 import yaml
 from numpy.typing import NDArray
-from pyspark.sql import DataFrame
 
 from recsys_spark.als import trainer
 from recsys_spark.als.initial import initial_factors
 from recsys_spark.als.objective import Ials
-from recsys_spark.config import Holdout
 from recsys_spark.errors import ConfigError, DataError
 from recsys_spark.runs import Option, Run
 from recsys_spark.runs import main as run_job
 from recsys_spark.schemas import SCHEMAS
-from recsys_spark.stages.events import latest_time, parsed_events
-from recsys_spark.stages.features import with_core
-from recsys_spark.stages.rankers import hides
-from recsys_spark.topk.ranker import Model
-from recsys_spark.transforms import events, interactions, splits
-from recsys_spark.tuning.judge import judge, ndcg, popular_lists
+from recsys_spark.stages.mixing import Chosen, choose_kind, fragment_of
+from recsys_spark.stages.windows import Popular, past_windows, tried
+from recsys_spark.topk.folds import AlsFold
+from recsys_spark.tuning.judge import listed, ndcg, popular_lists, ready
 from recsys_spark.tuning.plot import plot
 from recsys_spark.tuning.search import Asked, Done, Search
-from recsys_spark.tuning.window import Window, window
+from recsys_spark.tuning.window import Window
 
 OPTIONS: dict[str, Option] = {
     "--out": {"metavar": "FOLDER", "default": "tuned", "help": "where RUN_ID.yaml and RUN_ID.svg go (default: tuned)"},
 }
 
-_NONE = "none"
-
-Popular = tuple[str, dt.timedelta | None]  # a column of gold.item_features, and the half-life that it is tried with
+_SHARE_OF_TRIALS = 0.7  # of the minutes; the rest is for the choice of a kind
+_LEAST_SECONDS = 30  # for that choice, whatever the trials took
 _NOTHING_KNOWN = "gold.item_ids: no such table; run ingest and build_features first"
 
 
@@ -47,15 +42,17 @@ def tune(run: Run) -> None:
     if not run.tables.exists("gold.item_ids"):
         raise DataError(_NOTHING_KNOWN)
     started = time.monotonic()
-    lives, popular = _tried(run)
-    windows = _windows(run, list(lives.values()), popular)
+    lives, popular = tried(run)
+    windows = past_windows(run, list(lives.values()), popular)
     k = config.evaluation.k[0]
     lists = [np.mean([_popular(each, place, k) for each in windows]) for place in range(len(popular))]
     best_list = int(np.argmax(lists))
     run.say(f"tuning: the best popularity list has NDCG@{k} {lists[best_list]:.4f}, {_words(popular[best_list])}")
     done = _done(run)
     search = Search(config.tune, list(lives), [trial for trial, _ in done])
-    while len(done) < config.tune.trials and time.monotonic() - started < 60 * config.tune.minutes:
+    seconds = 60 * config.tune.minutes
+    for_trials = seconds if config.tune.kinds == ("als",) else _SHARE_OF_TRIALS * seconds
+    while len(done) < config.tune.trials and time.monotonic() - started < for_trials:
         begun = time.monotonic()
         trial, best = _try(run, windows, list(lives), search.ask())
         search.tell(trial)
@@ -66,113 +63,30 @@ def tune(run: Run) -> None:
         top = max(one.best for one, _ in done)
         run.say(f"trial {len(done)} of {config.tune.trials}: NDCG@{k} {trial.best:.4f} (best {top:.4f})"
                 f"{', stopped' if trial.stopped else ''}: {trial.settings}, {best}")  # fmt: skip
+    trial, best = max(done, key=lambda pair: pair[0].best)
+    life, left = list(lives).index(trial.settings["half_life"]), seconds - (time.monotonic() - started)
+    chosen = choose_kind(run, windows, life, trial.settings, best, max(left, _LEAST_SECONDS) / 60)
     for each in windows:
         each.close()
-    trial, best = max(done, key=lambda pair: pair[0].best)
-    fragment = _fragment(lives, popular, best_list, trial, best)
-    folder = Path(run.options.get("out") or "tuned")
+    fragment = _fragment(lives, popular, best_list, trial, best, chosen)
+    folder = Path(run.options["out"])
     folder.mkdir(parents=True, exist_ok=True)
     head = (
-        f"# Found by jobs/tune.py on {len(windows)} windows before {run.as_of}: NDCG@{k} {trial.best:.4f} there,\n"
+        f"# Found by jobs/tune.py on {len(windows)} windows before {run.as_of}: NDCG@{k} {chosen.value:.4f} there,\n"
         f"# the best popularity list {lists[best_list]:.4f}. Use it: --config CONF.yaml --config THIS.yaml\n"
     )
     text = head + yaml.safe_dump(fragment, sort_keys=False)
     (folder / f"{run.run_id}.yaml").write_text(text, encoding="utf-8")
     plot([one for one, _ in done], float(lists[best_list]), k, folder / f"{run.run_id}.svg")
-    run.metrics = {"als": {f"ndcg@{k}": trial.best}, "popularity": {f"ndcg@{k}": float(lists[best_list])}}
-    run.counts |= {"trials": len(done), "tuned": fragment, "written": str(folder / f"{run.run_id}.yaml")}
+    run.metrics = {chosen.kind: {f"ndcg@{k}": chosen.value}, "popularity": {f"ndcg@{k}": float(lists[best_list])}}
+    run.counts |= {
+        "trials": len(done),
+        "kinds": chosen.said,
+        "tuned": fragment,
+        "written": str(folder / f"{run.run_id}.yaml"),
+    }
     run.outputs["gold.trials"] = run.tables.version("gold.trials")
     run.say(text)
-
-
-def _tried(run: Run) -> tuple[dict[str, dt.timedelta | None], list[Popular]]:
-    """Return the half-lives of weights by name, and what is popular, that are tried."""
-    tune = run.config.tune
-    if run.config.source.columns.time is None:
-        return {_NONE: None}, [("popularity", None)]
-    horizon = _horizon(run)
-    lives = {f"{factor * horizon.total_seconds():.0f}s": factor * horizon for factor in tune.half_lives}
-    decayed: list[Popular] = [
-        (name, factor * horizon)
-        for factor in tune.popularity_half_lives
-        for name in ("popularity_decayed", "adoptions_decayed")
-    ]
-    return {_NONE: None, **lives}, [("popularity", None), *decayed]
-
-
-def _horizon(run: Run) -> dt.timedelta:
-    return run.config.tune.horizon or run.config.evaluation.horizon or dt.timedelta(days=28)
-
-
-def _windows(run: Run, lives: list[dt.timedelta | None], popular: list[Popular]) -> list[Window]:
-    """Return the windows, which see no event from as_of on, nor any that is held out."""
-    config = run.config
-    parsed, _ = parsed_events(run)
-    run.as_of = run.as_of or latest_time(parsed)
-    past, _ = splits.split(events.valid(parsed), run.as_of, config.evaluation.horizon, config.holdout)
-    past = past.persist()
-    found = []
-    for number in range(config.tune.windows):
-        if config.holdout is None and run.as_of is not None:
-            horizon = _horizon(run)
-            moment: dt.datetime | None = run.as_of - (number + 1) * horizon
-            known, future = splits.split(past, moment, horizon, None)
-        else:
-            moment = run.as_of
-            known, future = splits.split(past, None, None, Holdout(random=config.tune.holdout, seed=number + 1))
-        with run.doing(f"window {number + 1} of {config.tune.windows}"):
-            found.append(_window(run, known, future, moment, lives, popular))
-        run.say(f"window {number + 1} of {config.tune.windows}"
-                f"{f', from {moment:%Y-%m-%d %H:%M}' if config.holdout is None else ''}: "
-                f"{found[-1].sample.n_users:,} users judged")  # fmt: skip
-    past.unpersist()
-    return found
-
-
-def _window(
-    run: Run,
-    known: DataFrame,
-    future: DataFrame,
-    moment: dt.datetime | None,
-    lives: list[dt.timedelta | None],
-    popular: list[Popular],
-) -> Window:
-    config = run.config
-    pairs = interactions.pair_totals(known, config.features, moment, lives).persist()
-    n_pairs = pairs.count()
-    marked = with_core(run, pairs, n_pairs)
-    wanted = interactions.wanted(future, pairs, config.features, config.evaluation)
-    if n_pairs == 0 or wanted.isEmpty():
-        raise DataError(f"tune: nothing to learn from, or to find, in the window from {moment}; lower tune.windows")
-    active = config.topk.active_within
-    built = window(
-        marked,
-        n_pairs,
-        wanted,
-        interactions.popularities(known, config.features, moment, _lives(popular)),
-        _columns(popular),
-        run.tables.read("gold.user_ids"),
-        run.tables.read("gold.item_ids"),
-        hides(config.topk.hide_seen),
-        config.als.block_interactions,
-        config.als.min_blocks,
-        config.tune.users,
-        None if active is None or moment is None else moment - active,
-    )
-    built.pairs.count()
-    marked.unpersist()
-    pairs.unpersist()
-    return built
-
-
-def _lives(popular: list[Popular]) -> list[dt.timedelta]:
-    return list(dict.fromkeys(life for _, life in popular if life is not None))
-
-
-def _columns(popular: list[Popular]) -> list[str]:
-    """Return the columns of `interactions.popularities` that hold what is tried."""
-    lives = _lives(popular)
-    return [name if life is None else f"{name}_{lives.index(life)}" for name, life in popular]
 
 
 def _popular(each: Window, place: int, k: int) -> float:
@@ -219,11 +133,16 @@ def _grid(
     run: Run, each: Window, factors: NDArray[np.float32], objective: Ials, life: int, transform: str
 ) -> list[list[float]]:
     """Return the mean NDCG for each popularity (rows) and weight of it as a prior."""
-    solve = trainer.rows_solve(factors, objective, 100, run.config.topk.shortfall)
-    uncapped = np.full(len(each.sample.eligible), -1, np.int32)
-    model = Model.of("als", each.columns, solve, each.sample.eligible, uncapped)
-    priors = [(popularity, run.config.tune.prior_weights) for popularity in each.popularities]
-    return judge(each.sample, each.histories(life, transform), model, priors, run.config.evaluation.k[0])
+    fold = AlsFold(trainer.rows_solve(factors, objective, 100, run.config.topk.shortfall))
+    given = ready(each.sample, each.histories(life, transform), each.columns)
+    users, k = fold.user_factors(given.offsets, given.columns, given.weights), run.config.evaluation.k[0]
+    return [
+        [
+            float(ndcg(each.sample, listed(given, users, fold.item_factors(), popularity, weight, k)).mean())
+            for weight in run.config.tune.prior_weights
+        ]
+        for popularity in each.popularities
+    ]
 
 
 def _done(run: Run) -> list[tuple[Done, dict[str, Any]]]:
@@ -231,7 +150,7 @@ def _done(run: Run) -> list[tuple[Done, dict[str, Any]]]:
     if not run.tables.exists("gold.trials"):
         return []
     rows = run.tables.read_slice("gold.trials", {"study": run.run_id}).orderBy("trial").collect()
-    _, popular = _tried(run)
+    _, popular = tried(run)
     keys = [(name, None if life is None else life.total_seconds()) for name, life in popular]
     found = []
     for row in rows:
@@ -271,12 +190,13 @@ def _fragment(
     best_list: int,
     trial: Done,
     best: dict[str, Any],
+    mixed: Chosen,
 ) -> dict[str, Any]:
     """Return the sections of a configuration that say what was found."""
-    chosen = trial.settings
+    chosen, more = trial.settings, fragment_of(mixed)
     features: dict[str, Any] = {"transform": chosen["transform"]}
-    prior: dict[str, Any] = {"weight": float(best["prior_weight"])}
-    topk: dict[str, Any] = {"prior": prior}
+    prior: dict[str, Any] = {"weight": float(mixed.point["prior_weight"])}
+    topk: dict[str, Any] = {"prior": prior} | more["topk"]
     evaluation: dict[str, Any] = {}
     if len(popular) > 1:
         features["half_life"] = _written(lives[chosen["half_life"]])
@@ -289,7 +209,7 @@ def _fragment(
     else:
         prior["popularity"] = "popularity"
     als = {name: chosen[name] for name in ("rank", "regularization", "alpha0", "nu")} | {"epochs": best["epochs"]}
-    found = {"features": features, "als": als, "topk": topk}
+    found = more | {"features": features, "als": als, "topk": topk}
     return found | ({"evaluation": evaluation} if evaluation else {})
 
 

@@ -47,3 +47,13 @@ class Prior:
     def blends(self, counts: Longs) -> NDArray[np.bool_]:
         """Return which users are given more of what is popular than others, (n_users,)."""
         return (counts < self.min_history) & (self.extra > 0)
+
+
+def popularity_scales(popularity: Floats, exponent: float) -> Floats:
+    """Return what items' factors are multiplied by, (n_items,): (1 + popularity)^exponent over its mean.
+
+    >>> popularity_scales(np.array([0.0, 8.0], np.float32), 0.5).tolist()
+    [0.5, 1.5]
+    """
+    powers = (1 + popularity.astype(np.float64)) ** exponent
+    return (powers / powers.mean()).astype(np.float32)

@@ -7,10 +7,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from recsys_spark.als.baseline import Baseline
-from recsys_spark.als.passes import Solve, solve_histories
 from recsys_spark.topk.baselines import BaselineModel
-from recsys_spark.topk.explain import contributions
+from recsys_spark.topk.folds import Fold
 from recsys_spark.topk.kernels import Catalog, catalog, top_k, top_k_of
 from recsys_spark.topk.orders import Orders, fill
 from recsys_spark.topk.prior import Prior
@@ -18,7 +16,10 @@ from recsys_spark.topk.prior import Prior
 Ints = NDArray[np.int32]
 Longs = NDArray[np.int64]
 Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
 Flags = NDArray[np.bool_]
+
+_CATALOG = "catalog"  # the name of a catalog's factors among a model's arrays
 
 # What a row (user_id, item_index, weight, kind) of a user says; a row can say more than one thing.
 HISTORY = 1  # the user had the item, with this weight
@@ -33,56 +34,59 @@ LISTS = pa.schema([("user_id", pa.string()), ("items", pa.list_(_ITEM)), ("sourc
 
 @dataclass(frozen=True)
 class Model:
-    """A factor model that is ready to rank: the solve of users, and the catalog of items.
+    """A factor model that is ready to rank: how it folds histories in, and the catalog of its items.
 
     items (n,) are the dictionary indices of its items by position; places (n_dictionary,) the reverse, −1 where it has
-    none. The catalog's factors are those of `solve`, with the columns of baseline and prior.
+    none. The catalog's factors are the fold's, times `scales` (n,) where they are given, with the column of the prior.
     """
 
     name: str
     items: Ints
     places: Ints
-    solve: Solve
+    fold: Fold
     catalog: Catalog
-    baseline: Baseline | None = None
     prior: Prior | None = None
+    scales: Floats | None = None
 
     @classmethod
     def of(
         cls,
         name: str,
         items: Ints,
-        solve: Solve,
+        fold: Fold,
         eligible: Flags,
         categories: Ints,
-        baseline: Baseline | None = None,
         prior: Prior | None = None,
+        scales: Floats | None = None,
     ) -> "Model":
-        """Build from dictionary indices (n,), a solve of factors (n, rank), and what `Ranker` has for all items."""
+        """Build from dictionary indices (n,), the fold of as many items, and what `Ranker` has for all items."""
         places = np.full(len(eligible), -1, np.int32)
         places[items] = np.arange(len(items), dtype=np.int32)
-        factors = solve.others if baseline is None else baseline.with_items(solve.others)
+        factors = fold.item_factors()
+        factors = factors if scales is None else factors * scales[:, None]
         factors = factors if prior is None else prior.with_items(factors)
         found = catalog(factors, eligible[items], categories[items])
-        return cls(name, items, places, solve, found, baseline, prior)
+        return cls(name, items, places, fold, found, prior, scales)
 
     def user_factors(self, offsets: Longs, columns: Ints, values: Floats) -> Floats:
         """Return users' factors (n_users, width of the catalog) from histories in CSR form, columns by position."""
-        ends, counts = offsets.astype(np.int32), np.diff(offsets)
-        if self.baseline is None:
-            factors = solve_histories(ends, columns, values, self.solve)
-        else:
-            left, biases = self.baseline.residuals(ends, columns, values)
-            factors = self.baseline.with_users(solve_histories(ends, columns, left, self.solve), biases)
-        return factors if self.prior is None else self.prior.with_users(factors, counts)
+        factors = self.fold.user_factors(offsets.astype(np.int32), columns, values)
+        return factors if self.prior is None else self.prior.with_users(factors, np.diff(offsets))
+
+    def contributions(self, columns: Ints, values: Floats, listed: Ints) -> Doubles:
+        """Return what items of one history contribute to listed items' scores, (n_listed, n_history), by position."""
+        parts = self.fold.contributions(columns, values, listed)
+        return parts if self.scales is None else parts * self.scales[listed, None]
 
     def arrays(self) -> dict[str, Floats]:
         """Return its large arrays, for workers to map."""
-        return {"others": self.solve.others, "factors": self.catalog.factors}
+        return {**self.fold.arrays(), _CATALOG: self.catalog.factors}
 
-    def with_arrays(self, others: Floats, factors: Floats) -> "Model":
+    def with_arrays(self, arrays: dict[str, Floats]) -> "Model":
         """Return the model with other arrays in the place of those of `arrays`."""
-        return replace(self, solve=replace(self.solve, others=others), catalog=replace(self.catalog, factors=factors))
+        return replace(
+            self, fold=self.fold.with_arrays(arrays), catalog=replace(self.catalog, factors=arrays[_CATALOG])
+        )
 
 
 @dataclass(frozen=True)
@@ -176,7 +180,7 @@ def rank_chunk(table: pa.Table, ranker: Ranker, k: int) -> pa.RecordBatch:
             scores[chosen] = best
         source[served] = model.name
         if model.prior is not None:
-            source[served & model.prior.blends(counts)] = "blend"
+            source[served & model.prior.blends(counts)] = f"{model.name}+popular"
         if ranker.reasons:
             because = _reasons(model, known, found, ranker.reasons)
     elif ranker.baseline is not None:
@@ -225,9 +229,6 @@ def _fill(
 
 def _reasons(model: Model, history: _Cells, found: Ints, most: int) -> list[list[list[tuple[int, float]]]]:
     """Return for each user's listed items (dictionary index, contribution) of the history that contributed most."""
-    values = history.weights
-    if model.baseline is not None:
-        values, _ = model.baseline.residuals(history.offsets.astype(np.int32), history.items, values)
     out: list[list[list[tuple[int, float]]]] = []
     for u in range(len(found)):
         own = slice(history.offsets[u], history.offsets[u + 1])
@@ -236,7 +237,7 @@ def _reasons(model: Model, history: _Cells, found: Ints, most: int) -> list[list
         if len(columns) == 0 or len(listed) == 0:
             out.append([[] for _ in listed])
             continue
-        parts = contributions(model.solve, columns, values[own], model.places[listed])
+        parts = model.contributions(columns, history.weights[own], model.places[listed])
         best = np.argsort(-parts, axis=1, kind="stable")[:, :most]
         out.append(
             [

@@ -72,14 +72,12 @@ def ship(context: SparkContext, ranker: Ranker) -> Shipped:
         return lambda: small.value
     arrays = {name: Shared.of(context, array) for name, array in ranker.model.arrays().items()}
     empty = {name: array[:0] for name, array in ranker.model.arrays().items()}
-    small = context.broadcast(replace(ranker, model=ranker.model.with_arrays(**empty)))
+    small = context.broadcast(replace(ranker, model=ranker.model.with_arrays(empty)))
 
     def whole() -> Ranker:
         model = small.value.model
         assert model is not None
-        return replace(
-            small.value, model=model.with_arrays(**{name: shared.array() for name, shared in arrays.items()})
-        )
+        return replace(small.value, model=model.with_arrays({name: each.array() for name, each in arrays.items()}))
 
     return whole
 

@@ -1,7 +1,6 @@
-"""How well a model's lists find what a sample of users did next: on the driver, in one process, many priors at once."""
+"""How well a model's lists find what a sample of users did next: on the driver, in one process."""
 
 import os
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -12,7 +11,6 @@ from recsys_spark.als.linalg import one_thread
 from recsys_spark.topk.kernels import catalog, top_k
 from recsys_spark.topk.orders import Orders, fill
 from recsys_spark.topk.prior import Prior
-from recsys_spark.topk.ranker import Model
 
 Ints = NDArray[np.int32]
 Longs = NDArray[np.int64]
@@ -78,47 +76,64 @@ def popular_lists(sample: Sample, popularity: Floats, k: int) -> Ints:
     return found
 
 
-def judge(
-    sample: Sample,
-    histories: Histories,
-    model: Model,
-    priors: Sequence[tuple[Floats, Sequence[float]]],
-    k: int,
-) -> list[list[float]]:
-    """Return the mean NDCG@k of a model's lists, for each popularity (n_dictionary,) and each weight of it as a prior.
+@dataclass(frozen=True)
+class Ready:
+    """A sample as a model of some items sees it: histories and hidden items by position, in CSR by user.
 
-    model: one without prior. Who has no history that it knows gets the most popular items.
+    items (n_items,) are the model's dictionary indices by position; served (n_users,): who has a history that it knows.
     """
-    known = model.places[histories.items]
-    before = np.concatenate([[0], np.cumsum(known >= 0)])
-    offsets, columns, weights = before[histories.offsets], known[known >= 0], histories.weights[known >= 0]
-    factors = model.user_factors(offsets, columns, weights)
-    served = np.diff(offsets) > 0
-    hidden = model.places[sample.hidden]
-    hidden_before = np.concatenate([[0], np.cumsum(hidden >= 0)])
-    hidden_offsets, hidden = hidden_before[sample.hidden_offsets], hidden[hidden >= 0]
-    parts = [slice(start, start + _BATCH) for start in range(0, sample.n_users, _BATCH)]
-    out = []
-    for popularity, weights_of_prior in priors:
-        fallback = popular_lists(sample, popularity, k)
-        means = []
-        for weight in weights_of_prior:
-            prior = Prior.of(popularity[model.items], model.solve.others, weight)
-            ranked = catalog(prior.with_items(model.solve.others), sample.eligible[model.items])
-            users = prior.with_users(factors, np.diff(offsets))
 
-            def rank(rows: slice, users: Floats = users, ranked: object = ranked) -> Ints:
-                own = hidden_offsets[rows.start : rows.stop + 1]
-                places, _ = top_k(users[rows], ranked, k, own, hidden)  # type: ignore[arg-type]
-                return np.where(places >= 0, model.items[places], -1).astype(np.int32)
+    sample: Sample
+    items: Ints
+    offsets: Ints
+    columns: Ints
+    weights: Floats
+    hidden_offsets: Longs
+    hidden: Ints
 
-            with one_thread(), ThreadPoolExecutor(os.cpu_count()) as pool:
-                lists = np.concatenate(list(pool.map(rank, parts)))
-            lists[~served] = fallback[~served]
-            _fill_up(sample, popularity, lists)
-            means.append(float(ndcg(sample, lists).mean()))
-        out.append(means)
-    return out
+    @property
+    def served(self) -> Flags:
+        """Return who has a history that the model knows, (n_users,)."""
+        return np.asarray(np.diff(self.offsets) > 0)
+
+
+def ready(sample: Sample, histories: Histories, items: Ints) -> Ready:
+    """Return a sample with its histories for a model of items (n_items,), dictionary indices by position."""
+    places = np.full(len(sample.eligible), -1, np.int32)
+    places[items] = np.arange(len(items), dtype=np.int32)
+    known, hidden = places[histories.items], places[sample.hidden]
+    before, hidden_before = (np.concatenate([[0], np.cumsum(each >= 0)]) for each in (known, hidden))
+    return Ready(
+        sample,
+        items,
+        before[histories.offsets].astype(np.int32),
+        known[known >= 0],
+        histories.weights[known >= 0],
+        hidden_before[sample.hidden_offsets],
+        hidden[hidden >= 0],
+    )
+
+
+def listed(given: Ready, users: Floats, items: Floats, popularity: Floats, weight: float, k: int) -> Ints:
+    """Return lists (n_users, k) by factors of users and items, with a popularity (n_dictionary,) as prior.
+
+    Who has no history that the model knows gets the most popular items; so is filled what ends early.
+    """
+    sample = given.sample
+    prior = Prior.of(popularity[given.items], items, weight)
+    ranked = catalog(prior.with_items(items), sample.eligible[given.items])
+    whole = prior.with_users(users, np.diff(given.offsets).astype(np.int64))
+
+    def rank(rows: slice) -> Ints:
+        places, _ = top_k(whole[rows], ranked, k, given.hidden_offsets[rows.start : rows.stop + 1], given.hidden)
+        return np.where(places >= 0, given.items[places], -1).astype(np.int32)
+
+    with one_thread(), ThreadPoolExecutor(os.cpu_count()) as pool:
+        parts = [slice(start, start + _BATCH) for start in range(0, sample.n_users, _BATCH)]
+        lists = np.concatenate(list(pool.map(rank, parts)))
+    lists[~given.served] = -1
+    _fill_up(sample, popularity, lists)
+    return lists
 
 
 def _fill_up(sample: Sample, popularity: Floats, lists: Ints) -> None:

@@ -1,6 +1,6 @@
 """The search for settings: trials that learn from those before them, and stop early where they fall behind."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,3 +86,28 @@ class Asked:
         self._step += 1
         self._trial.report(value, self._step)
         return bool(self._trial.should_prune())
+
+
+def ascend(
+    value: Callable[[Mapping[str, float]], float],
+    grids: Mapping[str, Sequence[float]],
+    start: Mapping[str, float],
+) -> dict[str, float]:
+    """Return where a function is highest along every coordinate of grids, one after another, from a start.
+
+    It ends after a round of all coordinates that gains nothing; of equals the earlier stays.
+
+    >>> ascend(lambda at: -((at["x"] - 2) ** 2) - at["y"], {"x": [0, 1, 2, 3], "y": [0, 1]}, {"x": 0, "y": 1})
+    {'x': 2, 'y': 0}
+    """
+    here, best = dict(start), value(start)
+    while True:
+        before = best
+        for name, choices in grids.items():
+            for choice in choices:
+                there = here | {name: choice}
+                found = value(there)
+                if found > best:
+                    here, best = there, found
+        if best <= before:
+            return here

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from recsys_spark.als.baseline import Baseline
 from recsys_spark.als.objective import Explicit, Ials, Objective
 from recsys_spark.als.trainer import rows_solve
-from recsys_spark.topk.explain import contributions
+from recsys_spark.topk.folds import AlsFold
 from recsys_spark.topk.orders import Orders
 from recsys_spark.topk.prior import Prior
 from recsys_spark.topk.ranker import ALLOWED, HIDDEN, HISTORY, SEGMENT, Model, Ranker, rank_chunk
@@ -58,8 +58,8 @@ def model_of(
     baseline: Baseline | None = None,
     prior: Prior | None = None,
 ) -> Model:
-    solve = rows_solve(factors, objective, 100, 1e-10)
-    return Model.of("als", items.astype(np.int32), solve, eligible, categories, baseline, prior)
+    fold = AlsFold(rows_solve(factors, objective, 100, 1e-10), baseline)
+    return Model.of("als", items.astype(np.int32), fold, eligible, categories, prior)
 
 
 def random_factors(n: int, rank: int = 3, seed: int = 3) -> np.ndarray:
@@ -214,9 +214,9 @@ def test_the_contributions_of_the_history_add_up_to_the_score() -> None:
     weights = [0.5, 2.0, 1.0]
     model = model_of(factors, np.arange(N))
     x = model.user_factors(np.array([0, 3]), np.array([1, 4, 9], np.int32), np.array(weights, np.float32))
-    parts = contributions(model.solve, np.array([1, 4, 9]), np.array(weights, np.float32), np.array([2, 7]))
+    parts = model.contributions(np.array([1, 4, 9]), np.array(weights, np.float32), np.array([2, 7]))
     assert parts.shape == (2, 3)
-    assert np.allclose(parts.sum(axis=1), (x @ model.solve.others[[2, 7]].T)[0], rtol=1e-4, atol=1e-6)
+    assert np.allclose(parts.sum(axis=1), (x @ model.fold.item_factors()[[2, 7]].T)[0], rtol=1e-4, atol=1e-6)
 
 
 def test_reasons_are_the_items_of_the_history_that_contributed_most() -> None:
@@ -236,12 +236,11 @@ def test_reasons_of_ratings_add_up_to_what_is_above_the_baseline() -> None:
     biases = np.linspace(-1, 1, N).astype(np.float32)
     model = model_of(factors, np.arange(N), objective=Explicit(0.1, 1.0), baseline=Baseline(3.0, biases, 5.0))
     (row,) = rank_chunk(table(seen("aaa", [0, 3, 8]), [5, 1, 4]), popular(model=model, reasons=3), 2).to_pylist()
-    left, (user_bias,) = model.baseline.residuals(
-        np.array([0, 3]), np.array([0, 3, 8]), np.array([5, 1, 4], np.float32)
-    )
+    history = np.array([0, 3, 8], np.int32), np.array([5, 1, 4], np.float32)
+    _, (user_bias,) = model.fold.baseline.residuals(np.array([0, 3]), *history)
     for item in row["items"]:
         place = int(item["item_id"][5:])
-        parts = contributions(model.solve, np.array([0, 3, 8]), left, np.array([place]))[0]
+        parts = model.contributions(*history, np.array([place]))[0]
         assert item["score"] == pytest.approx(3.0 + user_bias + biases[place] + parts.sum(), abs=1e-3)
         assert [reason["contribution"] for reason in item["because"]] == pytest.approx(
             sorted(parts[parts > 0], reverse=True), rel=1e-3
@@ -272,7 +271,7 @@ def test_users_with_little_history_get_more_of_the_prior_and_their_lists_say_so(
     model = model_of(factors, np.arange(N), prior=Prior.of(popularity, factors, 0.0, extra=100.0, min_history=2))
     rows = [("a", 0, SEEN), ("b", 0, SEEN), ("b", 1, SEEN), ("c", None, SEEN)]
     lists = rank_chunk(table(rows), popular(model=model), 3).to_pylist()
-    assert [row["source"] for row in lists] == ["blend", "als", "popular"]
+    assert [row["source"] for row in lists] == ["als+popular", "als", "popular"]
     assert lists[0]["items"][0]["item_id"] == "item-11"
     plain = listed(rows, popular(model=model_of(factors, np.arange(N))), 3)
     assert [item["item_id"] for item in lists[1]["items"]] == plain[1]

@@ -1,0 +1,1 @@
+"""Spectral factors: the leading singular vectors of the normalised interactions, by block Krylov iteration."""

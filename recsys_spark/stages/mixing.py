@@ -1,0 +1,111 @@
+"""The kind of model for a configuration: ALS as it was tuned, spectral factors, or both, chosen on the same windows."""
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from recsys_spark.als import trainer
+from recsys_spark.als.initial import initial_factors
+from recsys_spark.als.objective import Ials
+from recsys_spark.runs import Run
+from recsys_spark.topk.folds import AlsFold
+from recsys_spark.tuning.mixing import ALONE, Mixer, Point
+from recsys_spark.tuning.search import ascend
+from recsys_spark.tuning.window import Window
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The kind that was chosen, where its settings stand, and what that is worth; `said` tells of every kind."""
+
+    kind: str
+    point: Point
+    value: float
+    said: dict[str, str]
+
+
+def choose_kind(
+    run: Run, windows: list[Window], life: int, settings: Mapping[str, Any], best: Mapping[str, Any], minutes: float
+) -> Chosen:
+    """Choose among tune.kinds, around ALS with the settings, and the epochs and prior, that were best.
+
+    Where als is among the kinds, another is taken only if its value is above that of ALS by more than the standard
+    error of their difference. No setting is tried after so many minutes.
+    """
+    tune, deadline = run.config.tune, time.monotonic() + 60 * minutes
+    mixer = Mixer(
+        windows, [_trained(run, each, life, settings, best) for each in windows], life, settings["transform"],
+        best["popularity"], run.config.spectral, max(tune.spectral_ranks), run.config.evaluation.k[0],
+    )  # fmt: skip
+    served: dict[str, Any] = {
+        "prior_weight": tune.prior_weights,
+        "popularity_exponent": tune.popularity_exponents,
+    }
+    shape: dict[str, Any] = {
+        "rank": tune.spectral_ranks,
+        "list_exponent": tune.list_exponents,
+        "user_exponent": tune.exponents,
+        "item_exponent": tune.exponents,
+    }
+    start = {"weight": 0.0, "prior_weight": float(best["prior_weight"]), "popularity_exponent": 0.0}
+    middle = {name: choices[len(choices) // 2] for name, choices in shape.items()}
+    grids: dict[str, tuple[dict[str, Any], dict[str, float]]] = {
+        "als": (served, start),
+        "spectral": (shape | served, start | middle | {"weight": ALONE}),
+        "blend": ({"weight": tune.blend_weights} | shape | served, start | middle | {"weight": 1.0}),
+    }
+
+    def value(point: Point) -> float:
+        return mixer.value(point) if time.monotonic() < deadline else -np.inf
+
+    found: dict[str, Point] = {}
+    said: dict[str, str] = {}
+    for kind in ("als", "spectral", "blend"):
+        if kind not in tune.kinds:
+            continue
+        with run.doing(f"settings of {kind}"):
+            found[kind] = ascend(value, *grids[kind])
+        gain, error = mixer.gain(found[kind], found["als"]) if "als" in found else (0.0, 0.0)
+        said[kind] = f"{mixer.value(found[kind]):.4f}" + (
+            f", {gain:+.4f} (standard error {error:.4f}) to als" if kind != "als" and "als" in found else ""
+        )
+        run.say(f"{kind}: NDCG {said[kind]}: {json.dumps(found[kind])}")
+    best_kind = max(found, key=lambda kind: mixer.value(found[kind]))
+    if "als" in found:
+        gain, error = mixer.gain(found[best_kind], found["als"])
+        best_kind = best_kind if gain > error else "als"
+    return Chosen(best_kind, found[best_kind], mixer.value(found[best_kind]), said)
+
+
+def _trained(run: Run, window: Window, life: int, settings: Mapping[str, Any], best: Mapping[str, Any]) -> AlsFold:
+    """Return ALS's fold of a window, trained with settings for the epochs that were best."""
+    als = run.config.als
+    objective = Ials(settings["alpha0"], settings["regularization"], settings["nu"])
+    steps = trainer.Settings(
+        best["epochs"], 0.0, als.row_steps, als.row_shortfall, als.moving_steps, als.moving_shortfall
+    )
+    factors = initial_factors(window.hashes, settings["rank"], als.seed, als.init_scale)
+    for epoch in trainer.train(window.blocks(life, settings["transform"]), factors, objective, steps):
+        factors = epoch.factors
+    return AlsFold(trainer.rows_solve(factors, objective, 100, run.config.topk.shortfall))
+
+
+def fragment_of(chosen: Chosen) -> dict[str, Any]:
+    """Return the sections of a configuration that a chosen kind adds to those of ALS."""
+    point = chosen.point
+    found: dict[str, Any] = {"model": {"kind": chosen.kind}}
+    topk: dict[str, Any] = {"popularity_exponent": float(point["popularity_exponent"])}
+    if chosen.kind != "als":
+        found["spectral"] = {
+            "rank": int(point["rank"]),
+            "user_exponent": float(point["user_exponent"]),
+            "item_exponent": float(point["item_exponent"]),
+        }
+        topk["spectral"] = {"exponent": float(point["list_exponent"])}
+    if chosen.kind == "blend":
+        topk["spectral"]["weight"] = float(point["weight"])
+    return found | {"topk": topk}

@@ -1,0 +1,51 @@
+"""A model trained once more, from the versions of the tables that it was trained on."""
+
+import numpy as np
+from pyspark.sql import Row
+
+import recsys_spark
+from recsys_spark.config import Config, utc
+from recsys_spark.errors import ConfigError, DataError, JobError
+from recsys_spark.runs import Run
+from recsys_spark.stages.models import FACTORS, VECTORS, named_model, read_factors, read_vectors
+
+
+def model_to_rebuild(run: Run, model_id: str) -> Row:
+    """Give the run the configuration and moment of an earlier model, and return that model's row."""
+    model = named_model(run, model_id, "--rebuild")
+    if model["kind"] not in FACTORS | VECTORS:
+        raise DataError(f"--rebuild {model_id}: it is of kind {model['kind']}, which is not trained")
+    config = Config.model_validate_json(model["config"])
+    als = config.als.model_copy(update={"warm_start": model["started_from"] or "none"})
+    run.config = config.model_copy(update={"als": als, "storage": run.config.storage})
+    run.as_of = None if model["as_of"] is None else utc(model["as_of"])
+    if model["code_version"] != recsys_spark.__version__:
+        run.say(f"warning: model {model_id} was trained by version {model['code_version']} of this program")
+    return model
+
+
+def check_rebuilt(run: Run, model: Row, epochs: int) -> None:
+    """Raise JobError where a model that was trained again is another one."""
+    ours, theirs = (
+        [
+            *(read_factors(run, "gold.item_factors", model_id, epochs) if model["kind"] in FACTORS else ()),
+            *(read_vectors(run, model_id) if model["kind"] in VECTORS else ()),
+        ]
+        for model_id in (run.run_id, model["model_id"])
+    )
+    if not all(np.array_equal(mine, other) for mine, other in zip(ours, theirs, strict=True)):
+        raise JobError(f"--rebuild {model['model_id']}: model {run.run_id} differs from it; was the program changed?")
+    run.say(f"training: model {run.run_id} is model {model['model_id']} to the byte")
+
+
+def check_retention(run: Run, inputs: dict[str, int]) -> None:
+    """Raise ConfigError where a table keeps its old versions for less than storage.keep."""
+    for name in inputs:
+        kept = run.tables.retention(name)
+        if kept < run.config.storage.keep:
+            path = run.tables.path(name)
+            raise ConfigError(
+                f"{name} keeps old versions for {kept}, storage.keep asks for {run.config.storage.keep}: ALTER TABLE "
+                f"delta.`{path}` SET TBLPROPERTIES ('delta.deletedFileRetentionDuration' = 'interval 365 days', "
+                "'delta.logRetentionDuration' = 'interval 365 days'), or lower storage.keep"
+            )

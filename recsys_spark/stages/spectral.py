@@ -1,0 +1,100 @@
+"""The steps of a spectral model: from blocks to gold.item_vectors; gold.spectral_steps keeps them until it is done."""
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as f
+
+from recsys_spark.als.initial import initial_factors
+from recsys_spark.blocks import store
+from recsys_spark.blocks.layout import Block
+from recsys_spark.errors import ConfigError
+from recsys_spark.runs import Run
+from recsys_spark.spectral import trainer
+from recsys_spark.spectral.passes import powers, row_degrees, rows_of
+from recsys_spark.spectral.subspace import Subspace
+from recsys_spark.stages.models import factor_rows
+from recsys_spark.stages.training_data import TrainingData
+
+STEPS = "gold.spectral_steps"
+VECTORS = "gold.item_vectors"
+
+Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+
+
+def train_vectors(run: Run, data: TrainingData, blocks: store.Blocks, note: dict[str, object]) -> None:
+    """Find singular vectors, going on after the last step that an earlier try committed."""
+    where = {"model_id": run.run_id}
+    done = run.tables.find(VECTORS, where)
+    if done is not None:
+        run.outputs[VECTORS] = done.version
+        return
+    settings = run.config.spectral
+    if settings.rank >= min(len(data.columns), blocks.n_rows):
+        raise ConfigError(
+            f"spectral.rank: {settings.rank}: must be less than the {blocks.n_rows:,} rows and {len(data.columns):,} "
+            f"{data.moving} that are trained on"
+        )
+    # In float32 a random block of this size is independent; the scale does not matter.
+    space = Subspace(initial_factors(data.hashes, settings.rank, settings.seed, 1.0), settings.most_blocks)
+    degrees = trainer.column_degrees(blocks, len(data.columns))
+    exponents = settings.user_exponent, settings.item_exponent
+    row, column = exponents if data.moving == "items" else exponents[::-1]
+    iteration = trainer.Settings(row, column, settings.tolerance, settings.steps)
+    steps = _done(run)
+    if steps:
+        run.say(f"spectral: going on after step {len(steps)}")
+    places = np.arange(len(data.columns), dtype=np.int32)
+    for step in trainer.iterate(blocks, space, degrees, iteration, steps):
+        rows = pa.Table.from_batches([factor_rows(places, step.product, "column", "product")])
+        frame = run.spark.createDataFrame(rows).coalesce(1)
+        whole = frame.withColumn("model_id", f.lit(run.run_id)).withColumn("step", f.lit(step.number))
+        run.tables.append_step(STEPS, whole, where, step.number, note, ("model_id", "step"))
+        run.progress(f"spectral: step {step.number}: changed by {step.change:.2g}, {step.seconds:.2f} s")
+    vectors = space.vectors()
+    if data.moving == "items":
+        frame = run.spark.createDataFrame(pa.Table.from_batches([_rows(data.columns, vectors, degrees)])).coalesce(1)
+        _write(run, frame, note)
+    else:
+        scaled = vectors * powers(degrees, -column)[:, None].astype(np.float32)
+        scaled /= np.sqrt(np.maximum(space.values, 1e-12)).astype(np.float32)
+        task = (scaled, row)
+        blocks.repeat(lambda: _write(run, blocks.frame(_item_vectors, task, _SCHEMA), note))
+    run.tables.delete(STEPS, f"model_id = '{run.run_id}'")
+    values = np.sqrt(space.values)
+    run.counts["singular_values"] = [round(float(value), 6) for value in values]
+    run.say(f"spectral: {len(values)} singular values from {values[0]:.4f} to {values[-1]:.4f}")
+
+
+_SCHEMA = "item_index int, vector array<float>, degree double"
+
+
+def _rows(indices: NDArray[np.int32], vectors: Floats, degrees: Doubles) -> pa.RecordBatch:
+    rows = factor_rows(indices, vectors, "item_index", "vector")
+    return rows.append_column("degree", pa.array(degrees, pa.float64()))
+
+
+def _item_vectors(block: Block, task: tuple[Floats, float]) -> pa.RecordBatch:
+    """Return the items' singular vectors of a block whose rows they are: V = R̃ᵀ·U·Σ⁻¹."""
+    scaled, exponent = task
+    degrees = row_degrees(block)
+    vectors = rows_of(block, scaled) * powers(degrees, -exponent)[:, None].astype(np.float32)
+    return _rows(np.asarray(block.rows), vectors, degrees)
+
+
+def _write(run: Run, frame: DataFrame, note: dict[str, object]) -> None:
+    whole = frame.withColumn("model_id", f.lit(run.run_id))
+    run.outputs[VECTORS] = run.tables.write_slice(VECTORS, whole, {"model_id": run.run_id}, note, ("model_id",)).version
+
+
+def _done(run: Run) -> list[Floats]:
+    """Return the products of the steps that an earlier try of the run committed, in order."""
+    commits = run.tables.commits(STEPS, {"model_id": run.run_id})
+    steps = []
+    for number in range(1, len(commits) + 1):
+        rows = run.tables.read_slice(STEPS, {"model_id": run.run_id, "step": number}).toArrow().sort_by("column")
+        flat = rows.column("product").combine_chunks().flatten().to_numpy()
+        steps.append(np.ascontiguousarray(flat.reshape(rows.num_rows, -1)))
+    return steps

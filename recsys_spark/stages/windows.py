@@ -1,0 +1,108 @@
+"""Windows of the past that settings are judged on: what was known at a moment, and what came after it."""
+
+import datetime as dt
+
+from pyspark.sql import DataFrame
+
+from recsys_spark.config import Holdout
+from recsys_spark.errors import DataError
+from recsys_spark.runs import Run
+from recsys_spark.stages.events import latest_time, parsed_events
+from recsys_spark.stages.features import with_core
+from recsys_spark.stages.rankers import hides
+from recsys_spark.transforms import events, interactions, splits
+from recsys_spark.tuning.window import Window, window
+
+NO_LIFE = "none"
+
+Popular = tuple[str, dt.timedelta | None]  # a column of gold.item_features, and the half-life that it is tried with
+
+
+def tried(run: Run) -> tuple[dict[str, dt.timedelta | None], list[Popular]]:
+    """Return the half-lives of weights by name, and what is popular, that are tried."""
+    tune = run.config.tune
+    if run.config.source.columns.time is None:
+        return {NO_LIFE: None}, [("popularity", None)]
+    horizon = _horizon(run)
+    lives = {f"{factor * horizon.total_seconds():.0f}s": factor * horizon for factor in tune.half_lives}
+    decayed: list[Popular] = [
+        (name, factor * horizon)
+        for factor in tune.popularity_half_lives
+        for name in ("popularity_decayed", "adoptions_decayed")
+    ]
+    return {NO_LIFE: None, **lives}, [("popularity", None), *decayed]
+
+
+def _horizon(run: Run) -> dt.timedelta:
+    return run.config.tune.horizon or run.config.evaluation.horizon or dt.timedelta(days=28)
+
+
+def past_windows(run: Run, lives: list[dt.timedelta | None], popular: list[Popular]) -> list[Window]:
+    """Return the windows, which see no event from as_of on, nor any that is held out."""
+    config = run.config
+    parsed, _ = parsed_events(run)
+    run.as_of = run.as_of or latest_time(parsed)
+    past, _ = splits.split(events.valid(parsed), run.as_of, config.evaluation.horizon, config.holdout)
+    past = past.persist()
+    found = []
+    for number in range(config.tune.windows):
+        if config.holdout is None and run.as_of is not None:
+            horizon = _horizon(run)
+            moment: dt.datetime | None = run.as_of - (number + 1) * horizon
+            known, future = splits.split(past, moment, horizon, None)
+        else:
+            moment = run.as_of
+            known, future = splits.split(past, None, None, Holdout(random=config.tune.holdout, seed=number + 1))
+        with run.doing(f"window {number + 1} of {config.tune.windows}"):
+            found.append(_window(run, known, future, moment, lives, popular))
+        run.say(f"window {number + 1} of {config.tune.windows}"
+                f"{f', from {moment:%Y-%m-%d %H:%M}' if config.holdout is None else ''}: "
+                f"{found[-1].sample.n_users:,} users judged")  # fmt: skip
+    past.unpersist()
+    return found
+
+
+def _window(
+    run: Run,
+    known: DataFrame,
+    future: DataFrame,
+    moment: dt.datetime | None,
+    lives: list[dt.timedelta | None],
+    popular: list[Popular],
+) -> Window:
+    config = run.config
+    pairs = interactions.pair_totals(known, config.features, moment, lives).persist()
+    n_pairs = pairs.count()
+    marked = with_core(run, pairs, n_pairs)
+    wanted = interactions.wanted(future, pairs, config.features, config.evaluation)
+    if n_pairs == 0 or wanted.isEmpty():
+        raise DataError(f"tune: nothing to learn from, or to find, in the window from {moment}; lower tune.windows")
+    active = config.topk.active_within
+    built = window(
+        marked,
+        n_pairs,
+        wanted,
+        interactions.popularities(known, config.features, moment, _lives(popular)),
+        _columns(popular),
+        run.tables.read("gold.user_ids"),
+        run.tables.read("gold.item_ids"),
+        hides(config.topk.hide_seen),
+        config.als.block_interactions,
+        config.als.min_blocks,
+        config.tune.users,
+        None if active is None or moment is None else moment - active,
+    )
+    built.pairs.count()
+    marked.unpersist()
+    pairs.unpersist()
+    return built
+
+
+def _lives(popular: list[Popular]) -> list[dt.timedelta]:
+    return list(dict.fromkeys(life for _, life in popular if life is not None))
+
+
+def _columns(popular: list[Popular]) -> list[str]:
+    """Return the columns of `interactions.popularities` that hold what is tried."""
+    lives = _lives(popular)
+    return [name if life is None else f"{name}_{lives.index(life)}" for name, life in popular]
