@@ -1,7 +1,10 @@
 """What the numbers were measured on."""
 
+import json
 import os
 import platform
+import subprocess
+import sys
 from pathlib import Path
 
 from threadpoolctl import threadpool_info
@@ -19,3 +22,11 @@ def machine() -> dict[str, object]:
         "blas": blas,
         "python": platform.python_version(),
     }
+
+
+def measured(module: str, system: str) -> dict[str, float]:
+    """Run one system of a benchmark in a process of its own, with this command's arguments; return its figures."""
+    command = [sys.executable, "-m", module, *sys.argv[1:], "--system", system]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found

@@ -1,7 +1,14 @@
 """Synthetic interactions: log-normal activity of users, Zipf popularity of items, from a fixed seed."""
 
+import argparse
+import os
+
 import numpy as np
 import pyarrow as pa
+import scipy.sparse as sp
+from pyspark.sql import DataFrame
+
+from recsys_spark.session import spark_session
 
 
 def interactions(n_users: int, n_items: int, n: int, seed: int = 0) -> pa.Table:
@@ -18,3 +25,19 @@ def interactions(n_users: int, n_items: int, n: int, seed: int = 0) -> pa.Table:
             "value": np.ones(len(pairs), np.float32),
         }
     )
+
+
+def matrix(given: argparse.Namespace) -> sp.csr_matrix:
+    """Return the interactions of a benchmark's users, items and interactions as a sparse matrix."""
+    table = interactions(given.users, given.items, given.interactions)
+    row, column, value = (table.column(name).to_numpy() for name in ("row", "column", "value"))
+    return sp.csr_matrix((value, (row, column)), (given.users, given.items))
+
+
+def cached(given: argparse.Namespace, name: str) -> DataFrame:
+    """Return the same interactions in the cache of a session of its own."""
+    spark = spark_session(name, settings={"spark.driver.memory": "12g"})
+    table = interactions(given.users, given.items, given.interactions)
+    frame = spark.createDataFrame(table).repartition(2 * (os.cpu_count() or 1)).cache()
+    frame.count()
+    return frame

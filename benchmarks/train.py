@@ -12,23 +12,19 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import scipy.sparse as sp
 from numpy.typing import NDArray
 from pyspark.ml.recommendation import ALS
-from pyspark.sql import DataFrame
 
-from benchmarks.machine import machine
+from benchmarks.machine import machine, measured
 from benchmarks.memory import peak_memory
-from benchmarks.synthetic import interactions
+from benchmarks.synthetic import cached, matrix
 from recsys_spark.als import kernels
 from recsys_spark.als.initial import initial_factors
 from recsys_spark.als.linalg import eigenbasis, gramian, one_thread, rotate
@@ -36,10 +32,8 @@ from recsys_spark.als.objective import Ials
 from recsys_spark.als.trainer import Settings, train
 from recsys_spark.blocks import store
 from recsys_spark.config import Als
-from recsys_spark.session import spark_session
 
 OBJECTIVE = Ials(alpha0=0.1, regularization=0.003)
-MEMORY = {"spark.driver.memory": "12g"}
 
 _WARM = 4  # runs that are not counted
 
@@ -48,7 +42,7 @@ Floats = NDArray[np.float32]
 
 def ours(given: argparse.Namespace) -> dict[str, float]:
     """Train by this package: seconds from DataFrame to the first epoch, an epoch's median, the objective."""
-    frame = _cached(given)
+    frame = cached(given, "benchmark: train")
     n_blocks = store.n_blocks(given.interactions, Als().block_interactions, os.cpu_count() or 1)
     columns = np.arange(given.items, dtype=np.int32)
     prepared = []
@@ -72,7 +66,7 @@ def ours(given: argparse.Namespace) -> dict[str, float]:
 
 def mllib(given: argparse.Namespace) -> dict[str, float]:
     """Train by Spark MLlib: an epoch from the difference of two fits; what it takes to prepare from one of no epoch."""
-    frame = _cached(given)
+    frame = cached(given, "benchmark: train")
 
     def fit(rank: int, iterations: int, n_blocks: int) -> float:
         als = ALS(rank=rank, maxIter=iterations, implicitPrefs=True, userCol="row", itemCol="column", seed=1,
@@ -105,15 +99,15 @@ def implicit(given: argparse.Namespace, cg: bool) -> dict[str, float]:
         num_threads=os.cpu_count(), random_state=1,
     )  # fmt: skip
     seconds: list[float] = []
-    matrix = _matrix(given)
+    by_user = matrix(given)
     with peak_memory() as peaks, one_thread():
-        model.fit(matrix, show_progress=False, callback=lambda _, took, *__: seconds.append(took))
+        model.fit(by_user, show_progress=False, callback=lambda _, took, *__: seconds.append(took))
     return {"epoch": statistics.median(seconds[1:]), "peak_total": peaks["total"]}
 
 
 def exact(given: argparse.Namespace) -> dict[str, float]:
     """Return the objective after as many epochs of exact solves from the same start."""
-    by_user = _matrix(given)
+    by_user = matrix(given)
     by_item = by_user.T.tocsr()
     n_users, n_items = by_user.shape
     reg_users = OBJECTIVE.row_regularization(np.diff(by_user.indptr), n_items)
@@ -132,16 +126,16 @@ def exact(given: argparse.Namespace) -> dict[str, float]:
     return {"objective": loss}
 
 
-def _solved(matrix: sp.csr_matrix, others: Floats, reg: Floats) -> Floats:
+def _solved(by_row: sp.csr_matrix, others: Floats, reg: Floats) -> Floats:
     """Solve every row until float32 can do no better; the tests hold this kernel against dense normal equations."""
     values, basis = eigenbasis(gramian(others))
     rotated = rotate(others, basis)
-    out = np.empty((matrix.shape[0], others.shape[1]), np.float32)
+    out = np.empty((by_row.shape[0], others.shape[1]), np.float32)
 
     def part(begin: int) -> None:
         rows = slice(begin, begin + 4096)
-        offsets = matrix.indptr[begin : begin + 4097]
-        kernels.solve_rows(offsets, matrix.indices, matrix.data, matrix.data, rotated,
+        offsets = by_row.indptr[begin : begin + 4097]
+        kernels.solve_rows(offsets, by_row.indices, by_row.data, by_row.data, rotated,
                            np.float32(OBJECTIVE.a0) * values, reg[rows], 1000, 1e-12, out[rows])  # fmt: skip
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -151,22 +145,6 @@ def _solved(matrix: sp.csr_matrix, others: Floats, reg: Floats) -> Floats:
 
 def _start(given: argparse.Namespace) -> Floats:
     return initial_factors(np.arange(given.items), given.rank, 1, 0.1)
-
-
-def _table(given: argparse.Namespace) -> pa.Table:
-    return interactions(given.users, given.items, given.interactions)
-
-
-def _matrix(given: argparse.Namespace) -> sp.csr_matrix:
-    row, column, value = (_table(given).column(name).to_numpy() for name in ("row", "column", "value"))
-    return sp.csr_matrix((value, (row, column)), (given.users, given.items))
-
-
-def _cached(given: argparse.Namespace) -> DataFrame:
-    spark = spark_session("benchmark: train", settings=MEMORY)
-    frame = spark.createDataFrame(_table(given)).repartition(2 * (os.cpu_count() or 1)).cache()
-    frame.count()
-    return frame
 
 
 SYSTEMS = {
@@ -195,13 +173,6 @@ def _arguments() -> argparse.Namespace:
     return cli.parse_args()
 
 
-def _measured(system: str) -> dict[str, float]:
-    """Run one system in a process of its own, with this command's arguments."""
-    command = [sys.executable, "-m", "benchmarks.train", *sys.argv[1:], "--system", system]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 def ratios(rows: dict[str, dict[str, float]]) -> dict[str, float]:
     """Return ours by theirs, of what was measured."""
     own = rows["recsys-spark"]
@@ -224,7 +195,8 @@ def main() -> None:
         print(json.dumps(SYSTEMS[given.system](given)))
         return
     peers = given.peers.split(",")
-    rows = {name: _measured(name) for name in SYSTEMS if name == "recsys-spark" or {name, name.split()[0]} & set(peers)}
+    chosen = [name for name in SYSTEMS if name == "recsys-spark" or {name, name.split()[0]} & set(peers)]
+    rows = {name: measured("benchmarks.train", name) for name in chosen}
     for name, row in rows.items():
         print(f"{name:20}", "  ".join(f"{what} {value:,.2f}" for what, value in row.items()))
     found = ratios(rows)

@@ -21,13 +21,17 @@ INTERPRETER = 230 * _MB
 
 @dataclass(frozen=True)
 class Need:
-    """What a training of n_columns moving rows at a rank needs, in blocks of so many interactions and rows."""
+    """What a training of n_columns moving rows at a rank needs, in blocks of so many interactions and rows.
+
+    driver_arrays: of the moving side's size, that the driver holds at once; ALS's conjugate gradient 8.
+    """
 
     n_columns: int
     rank: int
     n_blocks: int
     block_interactions: int
     block_rows: int
+    driver_arrays: int = 8
 
     @property
     def moving(self) -> int:
@@ -46,17 +50,20 @@ class Need:
 
     @property
     def driver(self) -> int:
-        """Bytes of the Python driver: the arrays of the moving side's conjugate gradient, and the parts it adds up."""
+        """Bytes of the Python driver: its arrays of the moving side, and the parts it adds up."""
         collected = min(self.n_blocks * self.moving, max(COLLECTED_BYTES, 2 * self.moving))
-        return INTERPRETER + 8 * self.moving + 2 * collected
+        return INTERPRETER + self.driver_arrays * self.moving + 2 * collected
 
 
-def check(spark: SparkSession, need: Need, side: str) -> None:
-    """Raise ConfigError, with the numbers and the setting to change, where a training does not fit."""
+def check(spark: SparkSession, need: Need, side: str, setting: str = "als.rank") -> None:
+    """Raise ConfigError, with the numbers and the setting to change, where a training does not fit.
+
+    setting: the name of the rank.
+    """
     context = spark.sparkContext
     conf = context.getConf()
-    what = f"als.rank: {need.rank}: {need.n_columns:,} moving {side} at this rank"
-    remedy = f"lower als.rank, let the other side move (als.moving_side is not {side}), or"
+    what = f"{setting}: {need.rank}: {need.n_columns:,} moving {side} at this rank"
+    remedy = f"lower {setting}, let the other side move (als.moving_side is not {side}), or"
     limit = _bytes(spark, str(conf.get("spark.driver.maxResultSize", "1g")))
     if limit and need.moving > limit:
         raise ConfigError(

@@ -70,6 +70,11 @@ class Subspace:
         """Return the Ritz vectors (n, width) that belong to `values`."""
         return _combined(self._basis, self._ritz)
 
+    def residuals(self) -> Doubles:
+        """Return ‖A·v − θ·v‖ of every Ritz vector v and value θ, (width,): how far it is from an eigenvector."""
+        rest = _combined(self._products, self._ritz) - self.vectors() * self.values.astype(np.float32)
+        return np.sqrt(np.einsum("ij,ij->j", rest, rest, dtype=np.float64))
+
 
 def _combined(parts: list[Floats], weights: Floats) -> Floats:
     """Return the parts side by side times weights, (n, width)."""

@@ -11,6 +11,7 @@ from recsys_spark import memory
 from recsys_spark.blocks import store
 from recsys_spark.config import Als
 from recsys_spark.runs import Run
+from recsys_spark.stages.models import FACTORS, VECTORS
 from recsys_spark.transforms import ids, ratings
 
 
@@ -47,8 +48,13 @@ def training_data(run: Run, inputs: dict[str, int]) -> TrainingData:
         moving = "users" if sizes["users"] < sizes["items"] else "items"
     n_blocks = store.n_blocks(sizes["n"], als.block_interactions, als.min_blocks)
     n_rows, n_columns = (sizes["items"], sizes["users"]) if moving == "users" else (sizes["users"], sizes["items"])
-    need = memory.Need(n_columns, als.rank, n_blocks, -(-sizes["n"] // n_blocks), -(-n_rows // n_blocks))
-    memory.check(run.spark, need, moving)
+    sizes_of_blocks = n_blocks, -(-sizes["n"] // n_blocks), -(-n_rows // n_blocks)
+    if run.config.model.kind in FACTORS:
+        memory.check(run.spark, memory.Need(n_columns, als.rank, *sizes_of_blocks), moving)
+    if run.config.model.kind in VECTORS:
+        spectral = run.config.spectral
+        need = memory.Need(n_columns, spectral.rank, *sizes_of_blocks, 2 * spectral.most_blocks + 6)
+        memory.check(run.spark, need, moving, "spectral.rank")
     users, items = (run.tables.read(name, inputs[name]) for name in ("gold.user_ids", "gold.item_ids"))
     values, mean, biases = _without_baseline(als, pairs.select("user_id", "item_id", "weight"))
     coded = ids.encode(values, users, items)

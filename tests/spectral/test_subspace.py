@@ -55,3 +55,13 @@ def test_the_values_only_grow() -> None:
     sums = [iterated(matrix, 6, steps, most=3).values.sum() for steps in range(1, 12)]
     assert all(after >= before - 1e-5 for before, after in itertools.pairwise(sums))
     assert sums[-1] <= np.sort(np.linspace(1, 0, 100) ** 2)[-6:].sum() + 1e-5
+
+
+@pytest.mark.parametrize("steps", [3, 6])
+def test_residuals_are_those_of_the_vectors(steps: int) -> None:
+    matrix = planted(np.linspace(1, 0, 100) ** 2)
+    space = iterated(matrix, 6, steps)
+    vectors = space.vectors().astype(np.float64)
+    exact = np.linalg.norm(matrix @ vectors - vectors * space.values, axis=0)
+    assert space.residuals() == pytest.approx(exact, abs=1e-5)
+    assert exact.max() > 1e-4
