@@ -21,7 +21,7 @@ from recsys_spark.als import trainer
 from recsys_spark.als.passes import rows_pass
 from recsys_spark.blocks import store
 from recsys_spark.blocks.layout import Block
-from recsys_spark.stages import train
+from recsys_spark.stages import als, train
 from tests.cluster.submit import PROJECT, digest, submit
 from tests.jobs.shop import AS_OF, configuration, purchases, write_csv
 
@@ -52,9 +52,9 @@ def train_to(point: str, victim: str = "") -> None:
         strike = partial(kill_executor, int(victim)) if victim else die
         trainer.MovingSystem.solve = _striking(trainer.MovingSystem.solve, STRUCK, before=strike)
     elif point == "before the commit":
-        train._save = _striking(train._save, STRUCK, before=die)
+        als._save = _striking(als._save, STRUCK, before=die)
     elif point == "after the commit":
-        train._save = _striking(train._save, STRUCK, after=die)
+        als._save = _striking(als._save, STRUCK, after=die)
     else:
         trainer.rows_pass = partial(_struck_rows_pass, partial(_die_once, victim) if victim else die)
     raise SystemExit(train.main())
