@@ -10,7 +10,7 @@ import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as f
 
-from recsys_spark.stages import train
+from recsys_spark.stages import als
 from recsys_spark.tables import Tables
 from tests.jobs.shop import AS_OF, Job, N, configuration, left_out, purchases, write_csv
 
@@ -90,17 +90,17 @@ def test_an_interrupted_training_goes_on_and_ends_at_the_same_bytes(spark, tmp_p
         AS_OF.isoformat(),
         stages=("ingest", "build_features", "train_als"),
     )
-    save = train._save
+    save = als._save
 
     def dies_after_two(run, data, epoch, note):
         save(run, data, epoch, note)
         if epoch.number == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(train, "_save", dies_after_two)
+    monkeypatch.setattr(als, "_save", dies_after_two)
     killed = job(config, "--run-id", "killed", "--as-of", AS_OF.isoformat(), stages=("train_als",))
     assert (killed["exit_code"], killed["status"]) == (75, "try_again")
-    monkeypatch.setattr(train, "_save", save)
+    monkeypatch.setattr(als, "_save", save)
     again = job(config, "--run-id", "killed", "--as-of", AS_OF.isoformat(), stages=("train_als",))
     assert again["exit_code"] == 0 and "going on after epoch 2 of 6" in job.stderr
     assert factors_digest(spark, config, "killed") == factors_digest(spark, config, "whole")
