@@ -13,7 +13,7 @@ from recsys_spark.als.linalg import one_thread
 from recsys_spark.schemas import SCORED_ITEMS
 from recsys_spark.topk.kernels import catalog, top_k
 from recsys_spark.topk.ranker import named
-from recsys_spark.topk.scorer import whole_users
+from recsys_spark.topk.scorer import sorted_users
 from recsys_spark.workers import Shared, settle
 
 Ints = NDArray[np.int32]
@@ -74,11 +74,11 @@ def co_occurrence(
     the pair, so that none costs more than most² pairs.
     """
     hashed = pairs.select("user_id", f.col("item_index").cast("int"), f.xxhash64("user_id", "item_index").alias("hash"))
-    ordered = hashed.repartition(max(8, -(-n_rows // 500_000)), "user_id").sortWithinPartitions("user_id", "item_index")
+    dealt = hashed.repartition(max(8, -(-n_rows // 500_000)), "user_id")
 
     def counts(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         settle()
-        for chunk in whole_users(batches):
+        for chunk in sorted_users(batches):
             encoded = chunk.column("user_id").combine_chunks().dictionary_encode().indices.to_numpy()
             starts = np.flatnonzero(np.diff(encoded, prepend=-1, append=-1))
             items, hashes = (chunk.column(name).to_numpy() for name in ("item_index", "hash"))
@@ -90,7 +90,7 @@ def co_occurrence(
                 keys, number = np.unique(_pair_keys(ends[first : last + 1], kept), return_counts=True)
                 yield pa.RecordBatch.from_arrays([pa.array(keys), pa.array(number)], names=["pair", "n"])
 
-    both = ordered.mapInArrow(counts, "pair long, n long").groupBy("pair").agg(f.sum("n").alias("n"))
+    both = dealt.mapInArrow(counts, "pair long, n long").groupBy("pair").agg(f.sum("n").alias("n"))
     both = both.select(
         f.shiftright("pair", 32).cast("int").alias("one"),
         f.col("pair").bitwiseAND(f.lit(2**32 - 1)).cast("int").alias("other"),

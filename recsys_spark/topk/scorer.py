@@ -1,8 +1,9 @@
 """Solve and rank in one pass: from the histories of all users to their lists."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark import Accumulator, SparkContext
@@ -51,18 +52,18 @@ def recommend(
     they are ranked. Everyone gets min(k, items left) items.
     """
     partitions = max(8, -(-n_rows // _ROWS_A_PARTITION))
-    ordered = rows.repartition(partitions, "user_id").sortWithinPartitions("user_id", "item_index")
+    dealt = rows.repartition(partitions, "user_id")
 
     def lists(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         settle()
         with one_thread():
-            for chunk in whole_users(batches):
+            for chunk in sorted_users(batches):
                 ranked = rank_chunk(chunk, shipped(), k)
                 if counter is not None:
                     counter.add(ranked.num_rows)
                 yield ranked
 
-    return ordered.mapInArrow(lists, SCHEMA)
+    return dealt.mapInArrow(lists, SCHEMA)
 
 
 def ship(context: SparkContext, ranker: Ranker) -> Shipped:
@@ -82,22 +83,24 @@ def ship(context: SparkContext, ranker: Ranker) -> Shipped:
     return whole
 
 
-def whole_users(batches: Iterator[pa.RecordBatch], rows: int = _ROWS_A_CHUNK) -> Iterator[pa.Table]:
-    """Regroup batches that are sorted by user_id into tables of about `rows` rows that part no user."""
-    held: list[pa.RecordBatch] = []
-    size = 0
-    for batch in batches:
-        held.append(batch)
-        size += batch.num_rows
-        if size < rows:
-            continue
-        table = pa.Table.from_batches(held).combine_chunks()
-        users = table.column("user_id")
-        last = pc.index(pc.equal(users, users[-1]), True).as_py()
-        if last == 0:
-            continue
-        yield table.slice(0, last)
-        held = table.slice(last).to_batches()
-        size = table.num_rows - last
-    if size:
-        yield pa.Table.from_batches(held)
+def sorted_users(batches: Iterable[pa.RecordBatch], rows: int = _ROWS_A_CHUNK) -> Iterator[pa.Table]:
+    """Sort a partition's batches by user_id and item_index, and cut them into tables of about `rows` rows.
+
+    No user is parted. item_index may be null, which comes first. Sorting here, by one integer a row, costs a fifth of
+    sorting rows of strings in the JVM.
+    """
+    held = [batch for batch in batches if batch.num_rows]
+    if not held:
+        return
+    whole = pa.Table.from_batches(held).combine_chunks()
+    encoded = whole.column("user_id").combine_chunks().dictionary_encode()
+    places = np.empty(len(encoded.dictionary), np.int64)
+    places[pc.sort_indices(encoded.dictionary).to_numpy()] = np.arange(len(places))
+    users = places[encoded.indices.to_numpy()]
+    order = np.argsort((users << 32) + pc.fill_null(whole.column("item_index"), -1).to_numpy() + 1, kind="stable")
+    ends = np.cumsum(np.bincount(users))
+    start = 0
+    while start < len(order):
+        end = int(ends[np.searchsorted(ends, min(start + rows, len(order)))])
+        yield whole.take(order[start:end])
+        start = end

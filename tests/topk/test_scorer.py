@@ -14,7 +14,7 @@ from recsys_spark.topk.folds import AlsFold
 from recsys_spark.topk.orders import Orders
 from recsys_spark.topk.prior import Prior
 from recsys_spark.topk.ranker import ALLOWED, HIDDEN, HISTORY, SEGMENT, Model, Ranker, rank_chunk
-from recsys_spark.topk.scorer import whole_users
+from recsys_spark.topk.scorer import sorted_users
 from tests.als.oracle import exact_rows, random_weights
 
 N = 12
@@ -74,11 +74,14 @@ def listed(rows: Sequence[Row], ranker: Ranker, k: int, weights: Sequence[float]
 @pytest.mark.parametrize("rows", [1, 3, 4, 100])
 def test_chunks_hold_whole_users_in_order_and_lose_no_row(rows: int) -> None:
     users = "a" * 2 + "b" * 7 + "c" + "d" * 3
-    whole = table(seen(users, list(range(len(users)))))
-    chunks = list(whole_users(iter(whole.to_batches(max_chunksize=2)), rows))
+    items = [None, 5, *range(7), 3, None, 0, 2]
+    whole = table(seen(users, items), np.arange(len(users)))
+    shuffled = whole.take(np.random.default_rng(rows).permutation(len(users)))
+    chunks = list(sorted_users(shuffled.to_batches(max_chunksize=2), rows))
     in_chunk = [set(chunk.column("user_id").to_pylist()) for chunk in chunks]
-    assert pa.concat_tables(chunks).column("item_index").to_pylist() == list(range(len(users)))
+    assert pa.concat_tables(chunks).combine_chunks() == whole.combine_chunks()
     assert sum(map(len, in_chunk)) == len(set().union(*in_chunk)), "no user stands in two chunks"
+    assert all(chunk.num_rows >= rows for chunk in chunks[:-1])
 
 
 def test_popular_items_come_in_order_without_the_seen_and_ties_by_index() -> None:

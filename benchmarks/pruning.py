@@ -1,0 +1,77 @@
+"""The share of scores that ranking computes on real logs, with the models that their configurations train.
+
+    python -m benchmarks.pruning conf/online_retail.yaml conf/movielens.yaml --json data/bench-pruning.json
+
+A score is computed where ‖x‖·‖y‖ does not rule out its tile of 512 items, given the user's last listed score.
+"""
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from recsys_spark import runs
+from recsys_spark.runs import Run
+from recsys_spark.stages.features import build_features
+from recsys_spark.stages.ingest import ingest
+from recsys_spark.stages.models import model_of
+from recsys_spark.stages.rankers import model_ranker
+from recsys_spark.stages.train import train_als
+from recsys_spark.topk.kernels import top_k
+
+
+def share(run: Run) -> None:
+    """Leave in the run's counts what share of the scores of its model are computed, of up to 20,000 users."""
+    run.resolve_as_of()
+    model = model_ranker(run, model_of(run)).model
+    assert model is not None
+    pairs = run.tables.read_slice("silver.interactions", {"as_of": run.as_of}).where("core AND NOT hidden")
+    coded = pairs.join(run.tables.read("gold.item_ids"), "item_id").select("user_id", "item_index", "weight")
+    rows = coded.toArrow().sort_by([("user_id", "ascending"), ("item_index", "ascending")])
+    users = rows.column("user_id").combine_chunks().dictionary_encode().indices.to_numpy()
+    n = min(int(users[-1]) + 1, 20_000)
+    offsets = np.searchsorted(users, np.arange(n + 1))
+    own = slice(0, offsets[-1])
+    columns = model.places[rows.column("item_index").to_numpy()[own]]
+    factors = model.user_factors(offsets, columns, rows.column("weight").to_numpy()[own].astype(np.float32))
+    _, scores = top_k(factors, model.catalog, run.config.topk.k, offsets, columns)
+    norms = np.linalg.norm(factors.astype(np.float64), axis=1)
+    tiles = model.catalog.norms
+    run.counts["users"], run.counts["items"] = n, len(model.items)
+    run.counts["tiles"] = len(tiles)
+    run.counts["share"] = float(np.mean([(norms * norm >= scores[:, -1]).mean() for norm in tiles]))
+
+
+def main() -> None:
+    """Train each configuration in a folder of its own; print a table, write JSON."""
+    cli = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    cli.add_argument("configs", nargs="+", type=Path)
+    cli.add_argument("--set", action="append", default=[], dest="overrides")
+    cli.add_argument("--json", type=Path)
+    given = cli.parse_args()
+    rows = {}
+    for config in given.configs:
+        found: dict[str, object] = {}
+        stages = {"ingest": ingest, "build_features": build_features, "train_als": train_als, "share": share}
+        with tempfile.TemporaryDirectory() as folder:
+            overrides = [word for each in (f"storage.root={folder}", *given.overrides) for word in ("--set", each)]
+            argv = ["--config", str(config), "--run-id", "bench", *overrides]
+
+            def keep(run: Run, found: dict[str, object] = found) -> None:
+                found.update(run.counts)
+
+            code = runs.main("pruning", stages, "", argv, finish=keep)
+        if code:
+            raise SystemExit(code)
+        rows[config.stem] = {name: found[name] for name in ("users", "items", "tiles", "share")}
+    for name, row in rows.items():
+        print(f"{name:20}", "  ".join(f"{what} {value}" for what, value in row.items()))
+    if given.json:
+        given.json.parent.mkdir(parents=True, exist_ok=True)
+        given.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
