@@ -25,3 +25,10 @@ def digest(tables: Path) -> str:
     last = max(row["epoch"] for row in rows)
     factors = [row["factors"] for row in rows if row["epoch"] == last]
     return hashlib.sha256(np.array(factors, np.float32).tobytes()).hexdigest()
+
+
+def lists_digest(tables: Path) -> str:
+    """Return the SHA-256 of all lists with their scores, by user."""
+    lists = deltalake.DeltaTable(str(tables / "gold/recommendations")).to_pyarrow_table().sort_by("user_id")
+    rows = lists.select(["user_id", "items", "source"]).to_pylist()
+    return hashlib.sha256(repr(rows).encode()).hexdigest()

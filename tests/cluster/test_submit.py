@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from deploy.standalone.cluster import cluster
-from tests.cluster.submit import PROJECT, digest, submit
+from tests.cluster.submit import PROJECT, digest, lists_digest, submit
 from tests.jobs.shop import AS_OF, configuration, purchases, write_csv
 
 pytestmark = pytest.mark.cluster
@@ -27,8 +27,8 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def run(command: list[str], folder: Path, seed: int) -> str:
-    """Run the pipeline on the shop's shuffled log in a folder of its own; return the digest of its item factors."""
+def run(command: list[str], folder: Path, seed: int) -> tuple[str, str]:
+    """Run the pipeline on the shop's shuffled log in a folder of its own; return digests of item factors and lists."""
     folder.mkdir()
     config = configuration(folder, write_csv(folder / "log.csv", purchases(), seed=seed))
     arguments = ["--config", str(config), "--run-id", "a", "--as-of", AS_OF.isoformat()]
@@ -39,7 +39,7 @@ def run(command: list[str], folder: Path, seed: int) -> str:
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert json.loads(done.stdout.splitlines()[-1])["status"] == "ok"
-    return digest(folder / "tables")
+    return digest(folder / "tables"), lists_digest(folder / "tables")
 
 
 def test_plain_python_spark_submit_and_a_standalone_cluster_end_at_the_same_bytes(

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from recsys_spark.als.baseline import Baseline
 from recsys_spark.als.objective import Explicit, Ials, Objective
 from recsys_spark.als.trainer import rows_solve
-from recsys_spark.topk.folds import AlsFold
+from recsys_spark.topk import scorer
+from recsys_spark.topk.folds import AlsFold, Blend, SpectralFold
 from recsys_spark.topk.orders import Orders
 from recsys_spark.topk.prior import Prior
 from recsys_spark.topk.ranker import ALLOWED, HIDDEN, HISTORY, SEGMENT, Model, Ranker, rank_chunk
@@ -288,3 +289,31 @@ def test_a_user_alone_gets_the_list_that_she_gets_among_others() -> None:
     for place, user in enumerate(whole.column("user_id").to_pylist()):
         alone = rank_chunk(table([row for row in rows if row[0] == user]), ranker, 4)
         assert alone.to_pylist() == whole.slice(place, 1).to_pylist()
+
+
+def test_lists_are_the_same_bytes_whatever_the_partitions_and_the_order_of_rows(spark, monkeypatch) -> None:
+    """Two hundred users' lists with scores and reasons, by a blend of two models with a prior."""
+    rng = np.random.default_rng(7)
+    users = np.repeat(np.arange(200), 4)
+    rows = pa.table(
+        {
+            "user_id": pa.array([f"user-{u}" for u in users]),
+            "item_index": pa.array(np.concatenate([rng.permutation(N)[:4] for _ in range(200)]), pa.int32()),
+            "weight": pa.array(rng.random(len(users)), pa.float32()),
+            "kind": pa.array(np.full(len(users), SEEN), pa.int8()),
+        }
+    )
+    als = AlsFold(rows_solve(random_factors(N, 5), OBJECTIVE, 100, 1e-10))
+    spectral = SpectralFold.of(random_factors(N, 4, seed=8), POPULARITY.astype(np.float64), 0.5, 0.5)
+    prior = Prior.of(POPULARITY, als.item_factors(), 0.01, 0.1, 6)
+    model = Model.of("blend", np.arange(N, dtype=np.int32), Blend(als, spectral, 0.8), EVERY, NONE, prior)
+    shipped = scorer.ship(spark.sparkContext, popular(model=model, reasons=2))
+    found = set()
+    for seed, partition, chunk in ((0, 10**6, 10**6), (1, 90, 7), (2, 300, 50)):
+        monkeypatch.setattr(scorer, "_ROWS_A_PARTITION", partition)
+        monkeypatch.setattr(scorer.sorted_users, "__defaults__", (chunk,))
+        frame = spark.createDataFrame(rows.take(np.random.default_rng(seed).permutation(len(users))))
+        lists = scorer.recommend(frame.repartition(seed + 1), len(users), shipped, 5).toArrow().sort_by("user_id")
+        found.add(repr(lists.to_pylist()))
+    assert len(found) == 1
+    assert lists.num_rows == 200 and set(lists.column("source").to_pylist()) == {"blend+popular"}
