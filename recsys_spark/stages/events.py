@@ -40,9 +40,9 @@ def typed_events(run: Run) -> tuple[DataFrame, int, int]:
     return events.parse(known, config.source, config.features.known_events()), version or 0, n_rows
 
 
-def latest_time(typed: DataFrame) -> dt.datetime | None:
+def latest_time(good: DataFrame) -> dt.datetime | None:
     """Return the first whole second after the last event: everything is past then. None where the log has no time."""
-    last = typed.where(f.col("reason").isNull()).agg(f.unix_seconds(f.max("time"))).first()
+    last = good.agg(f.unix_seconds(f.max("time"))).first()
     assert last is not None
     return None if last[0] is None else dt.datetime.fromtimestamp(last[0] + 1, dt.UTC)
 

@@ -28,7 +28,15 @@ def build_features(run: Run) -> None:
     Extends the dictionaries, and replaces silver.quarantine, silver.items and silver.users.
     """
     typed, bronze, n_rows = typed_events(run)
-    run.as_of = run.as_of or latest_time(typed)
+    timed = run.config.source.columns.time is not None
+    if timed and run.as_of is None and (run.tables.exists(SLICES[0]) or run.config.source.heavy_users):
+        run.as_of = latest_time(events.valid(typed))  # there may be nothing to do; or it says which rows are good
+    parsed = limits.judge(typed, run.config.source, run.as_of)
+    # One pass over the log, and one shuffle: what is grouped by user, or by user and item, needs no other.
+    rows = events.told_apart(parsed, run.run_id).repartition("user_id").persist(StorageLevel.MEMORY_AND_DISK)
+    good = rows.where("refused IS NULL").drop("refused")
+    if timed and run.as_of is None:
+        run.as_of = latest_time(good)
     note = {"from": {"bronze.events": bronze, "files": known.delivered(run), **_settings(run.config)}}
     where = {"as_of": run.as_of}
     if all(_is_from(run.tables.find(name, where), note) for name in (SLICES[0], SLICES[-1])):  # the first, the last
@@ -37,10 +45,7 @@ def build_features(run: Run) -> None:
         run.outputs |= {name: commit.version for name, commit in written.items() if commit}
         run.outputs |= {name: run.tables.version(name) for name in ("silver.quarantine", *DICTIONARIES)}
         return
-    parsed = limits.judge(typed, run.config.source, run.as_of)
-    # One shuffle: what is grouped by user, or by user and item, needs no other.
-    good = events.valid(parsed).repartition("user_id").persist(StorageLevel.MEMORY_AND_DISK)
-    _quarantine(run, parsed, n_rows, good.count())
+    _quarantine(run, rows.where("refused IS NOT NULL").select("refused.*"), n_rows, good.count())
     known.write_attributes(run)
     past, _ = splits.split(good, run.as_of, run.config.evaluation.horizon, run.config.holdout)
     pairs = interactions.interactions(past, run.config.features, run.as_of).persist(StorageLevel.MEMORY_AND_DISK)
@@ -63,7 +68,7 @@ def build_features(run: Run) -> None:
         run.outputs[name] = run.tables.write_slice(
             name, frame(), where, {**note, "run_id": run.run_id}, ("as_of",)
         ).version
-    for cached in (counted, marked, pairs, good):
+    for cached in (counted, marked, pairs, rows):
         cached.unpersist()
     run.say(f"features: {n_pairs:,} pairs of user and item" + (f" as of {run.as_of}" if run.as_of else ""))
 
@@ -80,20 +85,19 @@ def _settings(config: Config) -> dict[str, object]:
     return {"config": chosen}
 
 
-def _quarantine(run: Run, parsed: DataFrame, n_rows: int, n_kept: int) -> None:
+def _quarantine(run: Run, lost: DataFrame, n_rows: int, n_kept: int) -> None:
     """Write the refused rows with their reasons, and check that no row is lost.
 
     Raises DataError, before anything is written, where they are more than the configuration allows.
     """
     share = (n_rows - n_kept) / max(n_rows, 1)
     if share > run.config.features.max_quarantined:
-        counts = {row["reason"]: row["count"] for row in parsed.groupBy("reason").count().collect()}
+        counts = {row["reason"]: row["count"] for row in lost.groupBy("reason").count().collect()}
         raise DataError(
             f"{share:.1%} of {n_rows} rows are refused ({_sorted(counts)}), more than features.max_quarantined = "
             f"{run.config.features.max_quarantined:.1%}; mend the source or raise the limit"
         )
-    lost = parsed if n_kept < n_rows else parsed.limit(0)  # nothing to look for
-    commit = run.tables.write_slice("silver.quarantine", events.refused(lost, run.run_id), {})
+    commit = run.tables.write_slice("silver.quarantine", lost, {})
     refused: dict[str, int] = {}
     if n_kept < n_rows:
         rows = run.tables.read("silver.quarantine", commit.version).groupBy("reason").count().collect()
@@ -108,9 +112,9 @@ def _quarantine(run: Run, parsed: DataFrame, n_rows: int, n_kept: int) -> None:
     run.say(f"events: {n_rows:,} rows, {n_kept:,} kept, refused: {refused or 'none'}")
 
 
-def _sorted(counts: dict[str | None, int]) -> dict[str, int]:
-    """Counts by reason, in the order of the reasons' names, without the rows that are good."""
-    return dict(sorted((reason, n) for reason, n in counts.items() if reason is not None))
+def _sorted(counts: dict[str, int]) -> dict[str, int]:
+    """Counts by reason, in the order of the reasons' names."""
+    return dict(sorted(counts.items()))
 
 
 def _extend(run: Run, name: str, pairs: DataFrame, column: str, index: str) -> int:

@@ -41,7 +41,7 @@ def past_windows(run: Run, lives: list[dt.timedelta | None], popular: list[Popul
     """Return the windows, which see no event from as_of on, nor any that is held out."""
     config = run.config
     parsed, _ = parsed_events(run)
-    run.as_of = run.as_of or latest_time(parsed)
+    run.as_of = run.as_of or latest_time(events.valid(parsed))
     past, _ = splits.split(events.valid(parsed), run.as_of, config.evaluation.horizon, config.holdout)
     past = past.persist()
     found = []

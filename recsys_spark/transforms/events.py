@@ -82,17 +82,32 @@ def valid(parsed: DataFrame) -> DataFrame:
     return parsed.where(f.col("reason").isNull()).select(*_ROLES, PART)
 
 
-def refused(parsed: DataFrame, run_id: str) -> DataFrame:
-    """Return the refused rows in the schema of silver.quarantine; `record` is JSON of the source's columns.
+def told_apart(parsed: DataFrame, run_id: str) -> DataFrame:
+    """Return all rows with the columns of `valid`, and in `refused` what silver.quarantine has, null in good rows.
+
+    It is what is kept of one pass over the log. A refused row has a user_id of its own, so that rows without a user
+    are not all in one partition by user.
+    """
+    bad = f.col("reason").isNotNull()
+    own = f.xxhash64(SOURCE_FILE, LINE, "record").cast("string")
+    return parsed.select(
+        f.when(bad, own).otherwise(f.col("user_id")).alias("user_id"),
+        *_ROLES[1:],
+        PART,
+        f.when(bad, f.struct(*_quarantined(run_id))).alias("refused"),
+    )
+
+
+def _quarantined(run_id: str) -> list[Column]:
+    """The columns of silver.quarantine; `record` is JSON of the source's columns.
 
     A malformed line is in `record` as a whole too, under MALFORMED.
     """
     options = {"ignoreNullFields": "false"}
     whole = f.to_json(f.struct("record.*", MALFORMED), options)
     record = f.when(f.col(MALFORMED).isNull(), f.to_json("record", options)).otherwise(whole)
-    return parsed.where(f.col("reason").isNotNull()).select(
-        f.lit(run_id).alias(RUN_ID), "reason", SOURCE_FILE, LINE, PART, record.alias("record")
-    )
+    named = (f.col(name) for name in ("reason", SOURCE_FILE, LINE, PART))
+    return [f.lit(run_id).alias(RUN_ID), *named, record.alias("record")]
 
 
 def column(name: str) -> Column:

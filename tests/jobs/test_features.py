@@ -175,8 +175,13 @@ def test_a_lost_row_is_an_error_of_the_program(spark, tmp_path, job, monkeypatch
     config = declared(
         tmp_path, write_csv(tmp_path / "log.csv", rows, HEADER), features={"of_users": [], "of_items": []}
     )
-    whole = events.refused
-    monkeypatch.setattr(events, "refused", lambda parsed, run_id: whole(parsed, run_id).limit(2))
+    whole = events.told_apart
+
+    def losing(parsed, run_id):
+        rows = whole(parsed, run_id)
+        return rows.where("refused IS NULL").unionByName(rows.where("refused IS NOT NULL").limit(2))
+
+    monkeypatch.setattr(events, "told_apart", losing)
     summary = job(config, *WHEN, stages=BUILD)
     assert summary["exit_code"] == 70
     assert "of 291 rows of bronze.events 288 were kept and 2 refused" in summary["error"]
