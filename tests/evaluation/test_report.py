@@ -169,6 +169,12 @@ seen.unseen = boxes.filter((box) => box.width * box.height === 0).length;
 seen.charts = all("svg.chart").length;
 seen.overflow = document.documentElement.scrollWidth - window.innerWidth;
 seen.paper = getComputedStyle(document.body).backgroundColor;
+seen.drawn = all("svg.chart").map((picture) => {
+  const box = picture.getBoundingClientRect();
+  const shapes = [...picture.querySelectorAll("polyline, rect, path, circle")].map((shape) => getComputedStyle(shape));
+  const colours = shapes.flatMap((style) => [style.stroke, style.fill]).filter((colour) => /^rgb\\(/.test(colour));
+  return { box: [box.x, box.y, box.width, box.height], colours: [...new Set(colours)] };
+});
 document.getElementById("probe").textContent = JSON.stringify(seen);
 </script>
 """
@@ -201,7 +207,7 @@ def test_tables_sort_and_all_pictures_are_there_and_the_console_is_silent(tmp_pa
     values = [float(each.replace("−", "-")) for each in seen["down"]]
     assert values == sorted(values, reverse=True) and seen["up"] == seen["down"][::-1]
     assert seen["sorted"] == "ascending" and seen["empty"] == "none", "what has no value stands last"
-    assert (seen["unseen"], seen["charts"]) == (0, 4)
+    assert (seen["unseen"], seen["charts"]) == (0, 5)
     assert seen["overflow"] <= 0
 
 
@@ -220,3 +226,28 @@ def test_the_page_prints(tmp_path: Path) -> None:
     pdf = tmp_path / "report.pdf"
     browsed(file, tmp_path, f"--print-to-pdf={pdf}", "--no-pdf-header-footer")
     assert pdf.read_bytes().startswith(b"%PDF") and pdf.stat().st_size > 20_000
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("dark", [False, True])
+def test_a_screenshot_shows_every_picture_in_the_colours_that_it_is_drawn_with(tmp_path: Path, dark: bool) -> None:
+    from matplotlib.image import imread
+
+    options = ["--window-size=1280,9000", *["--blink-settings=preferredColorScheme=0"] * dark]
+    seen = probed(tmp_path, *options)
+    browsed(tmp_path / "probed.html", tmp_path, f"--screenshot={tmp_path / 'page.png'}", *options)
+    image = (imread(tmp_path / "page.png")[:, :, :3] * 255).round()
+
+    def shown(area: np.ndarray, colour: str) -> int:
+        rgb = [float(part) for part in re.findall("[0-9.]+", colour)[:3]]
+        return int((np.abs(area - rgb).max(axis=2) <= 10).sum())
+
+    assert shown(image[:3, :3], seen["paper"]) == 9
+    assert len(seen["drawn"]) == 5
+    for picture in seen["drawn"]:
+        x, y, width, height = (round(edge) for edge in picture["box"])
+        area = image[y : y + height, x : x + width]
+        assert area.shape[:2] == (height, width), "the screenshot holds the whole page"
+        assert len(picture["colours"]) >= 1
+        assert all(shown(area, colour) >= 15 for colour in picture["colours"]), picture
+        assert shown(area, seen["paper"]) > 0.5 * width * height, "most of a picture is paper"
