@@ -40,11 +40,14 @@ def typed_events(run: Run) -> tuple[DataFrame, int, int]:
     return events.parse(known, config.source, config.features.known_events()), version or 0, n_rows
 
 
-def latest_time(good: DataFrame) -> dt.datetime | None:
-    """Return the first whole second after the last event: everything is past then. None where the log has no time."""
-    last = good.agg(f.unix_seconds(f.max("time"))).first()
-    assert last is not None
-    return None if last[0] is None else dt.datetime.fromtimestamp(last[0] + 1, dt.UTC)
+def number_and_end(good: DataFrame) -> tuple[int, dt.datetime | None]:
+    """Return how many events there are, and the first whole second after the last: everything is past then.
+
+    That is None where the log has no time.
+    """
+    found = good.agg(f.count(f.lit(1)), f.unix_seconds(f.max("time"))).first()
+    assert found is not None
+    return found[0], None if found[1] is None else dt.datetime.fromtimestamp(found[1] + 1, dt.UTC)
 
 
 def check_as_of(run: Run, parsed: DataFrame) -> None:

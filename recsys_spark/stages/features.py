@@ -14,7 +14,7 @@ from recsys_spark.errors import DataError, JobError
 from recsys_spark.runs import Run
 from recsys_spark.runs import main as run_job
 from recsys_spark.stages import known
-from recsys_spark.stages.events import latest_time, typed_events
+from recsys_spark.stages.events import number_and_end, typed_events
 from recsys_spark.tables import Commit
 from recsys_spark.transforms import events, ids, interactions, kcore, limits, splits
 
@@ -30,22 +30,18 @@ def build_features(run: Run) -> None:
     typed, bronze, n_rows = typed_events(run)
     timed = run.config.source.columns.time is not None
     if timed and run.as_of is None and (run.tables.exists(SLICES[0]) or run.config.source.heavy_users):
-        run.as_of = latest_time(events.valid(typed))  # there may be nothing to do; or it says which rows are good
+        _, run.as_of = number_and_end(events.valid(typed))  # there may be nothing to do; or it says which rows are good
+    note = {"from": {"bronze.events": bronze, "files": known.delivered(run), **_settings(run.config)}}
+    if _is_built(run, note):
+        run.say(f"features: as of {run.as_of} they are built already")
+        return
     parsed = limits.judge(typed, run.config.source, run.as_of)
     # One pass over the log, and one shuffle: what is grouped by user, or by user and item, needs no other.
     rows = events.told_apart(parsed, run.run_id).repartition("user_id").persist(StorageLevel.MEMORY_AND_DISK)
     good = rows.where("refused IS NULL").drop("refused")
-    if timed and run.as_of is None:
-        run.as_of = latest_time(good)
-    note = {"from": {"bronze.events": bronze, "files": known.delivered(run), **_settings(run.config)}}
-    where = {"as_of": run.as_of}
-    if all(_is_from(run.tables.find(name, where), note) for name in (SLICES[0], SLICES[-1])):  # the first, the last
-        run.say(f"features: as of {run.as_of} they are built already")
-        written = {name: run.tables.find(name, where) for name in SLICES}
-        run.outputs |= {name: commit.version for name, commit in written.items() if commit}
-        run.outputs |= {name: run.tables.version(name) for name in ("silver.quarantine", *DICTIONARIES)}
-        return
-    _quarantine(run, rows.where("refused IS NOT NULL").select("refused.*"), n_rows, good.count())
+    n_kept, after_last = number_and_end(good)
+    run.as_of = run.as_of or after_last
+    _quarantine(run, rows.where("refused IS NOT NULL").select("refused.*"), n_rows, n_kept)
     known.write_attributes(run)
     past, _ = splits.split(good, run.as_of, run.config.evaluation.horizon, run.config.holdout)
     pairs = interactions.interactions(past, run.config.features, run.as_of).persist(StorageLevel.MEMORY_AND_DISK)
@@ -58,6 +54,7 @@ def build_features(run: Run) -> None:
     counted = interactions.item_features(pairs, run.as_of, run.config.features.popularity_half_life)
     counted = counted.persist(StorageLevel.MEMORY_AND_DISK)
     moment = known.moment_of(run, past)
+    where = {"as_of": run.as_of}
     slices: dict[str, Callable[[], DataFrame]] = {
         "silver.interactions": lambda: marked.drop("recent").withColumn("as_of", known.as_timestamp(run.as_of)),
         "gold.user_features": lambda: known.user_features(run, past, pairs, moment),
@@ -71,6 +68,16 @@ def build_features(run: Run) -> None:
     for cached in (counted, marked, pairs, rows):
         cached.unpersist()
     run.say(f"features: {n_pairs:,} pairs of user and item" + (f" as of {run.as_of}" if run.as_of else ""))
+
+
+def _is_built(run: Run, note: dict[str, Any]) -> bool:
+    """Whether all that the run would write is there already, and then name it as the run's outputs."""
+    written = {name: run.tables.find(name, {"as_of": run.as_of}) for name in SLICES}
+    if not all(_is_from(written[name], note) for name in (SLICES[0], SLICES[-1])):  # the first, the last
+        return False
+    run.outputs |= {name: commit.version for name, commit in written.items() if commit}
+    run.outputs |= {name: run.tables.version(name) for name in ("silver.quarantine", *DICTIONARIES)}
+    return True
 
 
 def _is_from(commit: Commit | None, note: dict[str, Any]) -> bool:

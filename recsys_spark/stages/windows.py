@@ -7,7 +7,7 @@ from pyspark.sql import DataFrame
 from recsys_spark.config import Holdout
 from recsys_spark.errors import DataError
 from recsys_spark.runs import Run
-from recsys_spark.stages.events import latest_time, parsed_events
+from recsys_spark.stages.events import number_and_end, parsed_events
 from recsys_spark.stages.features import with_core
 from recsys_spark.stages.rankers import hides
 from recsys_spark.transforms import events, interactions, splits
@@ -41,7 +41,7 @@ def past_windows(run: Run, lives: list[dt.timedelta | None], popular: list[Popul
     """Return the windows, which see no event from as_of on, nor any that is held out."""
     config = run.config
     parsed, _ = parsed_events(run)
-    run.as_of = run.as_of or latest_time(events.valid(parsed))
+    run.as_of = run.as_of or number_and_end(events.valid(parsed))[1]
     past, _ = splits.split(events.valid(parsed), run.as_of, config.evaluation.horizon, config.holdout)
     past = past.persist()
     found = []
