@@ -79,7 +79,10 @@ Time = Annotated[dt.datetime, BeforeValidator(utc)]
 Filled = Annotated[str, Field(min_length=1)]
 Paths = Annotated[tuple[Filled, ...], BeforeValidator(_as_list), Field(min_length=1)]
 Metric = Annotated[
-    str, Field(pattern=r"^(recall|precision|ndcg|map|mrr|hit_rate|auc|popularity|novelty|diversity)(@[1-9][0-9]*)?$")
+    str,
+    Field(
+        pattern=r"^((new|repeated)_)?(recall|precision|ndcg|map|mrr|hit_rate|auc|popularity|novelty|diversity)(@[1-9][0-9]*)?$"
+    ),
 ]
 Lengths = Annotated[
     tuple[Annotated[int, Field(ge=1, le=10_000)], ...],
@@ -477,6 +480,8 @@ class TopK(_Section):
     """Length of a list."""
     hide_seen: bool | Annotated[tuple[str, ...], BeforeValidator(_as_list)] = True
     """Whether items of the user's history are left out: all, none, or those with events of the types listed."""
+    repeat_weight: float = Field(default=0.0, ge=0)
+    """Where seen items are not hidden: repeat_weight · log(1 + weight) is added to the score of one in the history."""
     eligible: Filled | None = None
     """Spark SQL condition on silver.items that an item must satisfy to be listed: `attributes.in_stock = 'yes'`."""
     active_within: Duration | None = None
@@ -612,6 +617,8 @@ class Tune(_Section):
     """Values of topk.spectral.weight to try."""
     popularity_exponents: Annotated[tuple[float, ...], Field(min_length=1)] = (0, 0.1, 0.2)
     """Values of topk.popularity_exponent to try."""
+    repeat_weights: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)] = (0, 0.1, 0.3, 1, 3)
+    """Values of topk.repeat_weight to try, where seen items may be listed and count as wanted."""
 
 
 class Config(_Section):
@@ -673,6 +680,8 @@ class Config(_Section):
                 raise ValueError(f"topk.hide_seen: {', '.join(unknown)} not among the event types of features.events")
         if self.topk.eligible is not None and self.items is None:
             raise ValueError("topk.eligible is a condition on what is known of items: it needs the section `items`")
+        if self.topk.repeat_weight and self.topk.most_of_category is not None:
+            raise ValueError("topk.repeat_weight and topk.most_of_category cannot be had together")
         if self.topk.most_of_category is not None and (self.items is None or self.items.columns.category is None):
             raise ValueError("topk.most_of_category needs items.columns.category")
         for name in (self.gate.primary, *self.gate.guards):

@@ -74,7 +74,7 @@ def evaluate(run: Run) -> None:
     rows = reduce(
         DataFrame.unionByName,
         (
-            measured(run, ranked, relevant, items)
+            measured(run, ranked, relevant, past, items)
             .withColumn("model", f.lit(of))
             .withColumn("model_id", f.lit(champion if of == CHAMPION else model["model_id"]))
             for of, ranked in lists.items()
@@ -107,14 +107,30 @@ def evaluate(run: Run) -> None:
         frame.unpersist()
 
 
-def measured(run: Run, ranked: DataFrame, relevant: DataFrame, items: Catalogue) -> DataFrame:
-    """Return user_id, relevant and all metrics that one user's list has by itself, of the users of `relevant`."""
+def measured(run: Run, ranked: DataFrame, relevant: DataFrame, past: DataFrame, items: Catalogue) -> DataFrame:
+    """Return user_id, relevant and all metrics that one user's list has by itself, of the users of `relevant`.
+
+    Where items that a user had before may be wanted, accuracy is there of new and of repeated ones apart, too.
+    """
     settings = run.config.evaluation
-    accuracy = metrics.per_user(ranked, relevant, settings.k, settings.recall_divides_by, len(items.item_ids))
-    liked = per_list(ranked, items, settings.k).withColumnRenamed("metrics", "_of_list")
-    none = f.create_map().cast("map<string, double>")
-    both = f.map_concat("metrics", f.coalesce("_of_list", none))
-    return accuracy.join(liked, "user_id", "left").select("user_id", "relevant", both.alias("metrics"))
+
+    def accuracy(wanted: DataFrame) -> DataFrame:
+        return metrics.per_user(ranked, wanted, settings.k, settings.recall_divides_by, len(items.item_ids))
+
+    found = [per_list(ranked, items, settings.k)]
+    if not settings.new_items_only:
+        pair, had = ["user_id", "item_id"], past.select("user_id", "item_id")
+        for name, how in (("new", "left_anti"), ("repeated", "left_semi")):
+            found.append(_prefixed(accuracy(relevant.join(had, pair, how)), f"{name}_"))
+    whole, none = accuracy(relevant), f.create_map().cast("map<string, double>")
+    for number, more in enumerate(found):
+        whole = whole.join(more.select("user_id", f.col("metrics").alias(f"_{number}")), "user_id", "left")
+    every = f.map_concat("metrics", *(f.coalesce(f"_{number}", none) for number in range(len(found))))
+    return whole.select("user_id", "relevant", every.alias("metrics"))
+
+
+def _prefixed(measured: DataFrame, prefix: str) -> DataFrame:
+    return measured.withColumn("metrics", f.transform_keys("metrics", lambda name, _: f.concat(f.lit(prefix), name)))
 
 
 def catalogue(run: Run, past: DataFrame) -> Catalogue:
@@ -209,7 +225,9 @@ def decayed(run: Run, half_life: dt.timedelta) -> DataFrame:
 def comparison(run: Run, n_users: int) -> Table:
     """Draw the means as a table for people: a row a model, the best of each metric marked."""
     k = run.config.evaluation.k[0]
-    names = [f"{name}@{k}" for name in ("ndcg", "recall", "precision", "map", "mrr", "hit_rate", "coverage")]
+    apart = [] if run.config.evaluation.new_items_only else ["new_ndcg", "repeated_ndcg"]
+    shown = ("ndcg", "recall", "precision", "map", "mrr", "hit_rate", *apart, "coverage")
+    names = [f"{name}@{k}" for name in shown if any(f"{name}@{k}" in values for values in run.metrics.values())]
     table = Table(
         title=f"{run.config.name} as of {run.as_of or 'its holdout'}: {n_users:,} users", title_justify="left"
     )

@@ -45,13 +45,15 @@ def choose_kind(
         "prior_weight": tune.prior_weights,
         "popularity_exponent": tune.popularity_exponents,
     }
+    start = {"weight": 0.0, "prior_weight": float(best["prior_weight"]), "popularity_exponent": 0.0}
+    if run.config.topk.hide_seen is False and not run.config.evaluation.new_items_only:
+        served["repeat_weight"], start["repeat_weight"] = tune.repeat_weights, 0.0
     shape: dict[str, Any] = {
         "rank": tune.spectral_ranks,
         "list_exponent": tune.list_exponents,
         "user_exponent": tune.exponents,
         "item_exponent": tune.exponents,
     }
-    start = {"weight": 0.0, "prior_weight": float(best["prior_weight"]), "popularity_exponent": 0.0}
     middle = {name: choices[len(choices) // 2] for name, choices in shape.items()}
     grids: dict[str, tuple[dict[str, Any], dict[str, float]]] = {
         "als": (served, start),
@@ -99,6 +101,8 @@ def fragment_of(chosen: Chosen) -> dict[str, Any]:
     point = chosen.point
     found: dict[str, Any] = {"model": {"kind": chosen.kind}}
     topk: dict[str, Any] = {"popularity_exponent": float(point["popularity_exponent"])}
+    if "repeat_weight" in point:
+        topk["repeat_weight"] = float(point["repeat_weight"])
     if chosen.kind != "als":
         found["spectral"] = {
             "rank": int(point["rank"]),

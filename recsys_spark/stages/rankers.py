@@ -107,7 +107,7 @@ def model_ranker(run: Run, model: Row) -> Ranker:
         prior = Prior.of(popularity, fold.item_factors(), settings.weight, settings.new_users, settings.min_history)
     scales = popularity_scales(popularity, topk.popularity_exponent) if topk.popularity_exponent else None
     known = Model.of(kind, indices, fold, _eligible(items), ranker.categories, prior, scales)
-    return dataclasses.replace(ranker, model=known, reasons=topk.reasons)
+    return dataclasses.replace(ranker, model=known, reasons=topk.reasons, repeat_weight=topk.repeat_weight)
 
 
 def _baseline(run: Run, model: Row, items: pa.Table) -> BaselineModel:

@@ -291,7 +291,7 @@ def _highest(scores: Floats) -> np.float32:
 
 
 @numba.njit(fastmath={"nnan", "nsz", "reassoc", "contract"}, nogil=True, cache=True)
-def _score(user: Floats, factors: Floats, place: int) -> np.float32:
+def score_of(user: Floats, factors: Floats, place: int) -> np.float32:
     """Return xᵀy of the item in a place, in an order of its own: sgemm's may depend on the place in the tile."""
     total: np.float32 = np.float32(0)
     item = factors[place // factors.shape[1], place % factors.shape[1]]
@@ -323,7 +323,7 @@ def _best(
     Of a category (n_places,) that is not −1, at most `most` are among them.
     """
     for q in range(len(places)):
-        scores[q] = _score(user, factors, places[q])
+        scores[q] = score_of(user, factors, places[q])
     _sort(scores, places, items)
     n = 0
     for q in range(len(places)):

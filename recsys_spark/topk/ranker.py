@@ -12,6 +12,7 @@ from recsys_spark.topk.folds import Fold
 from recsys_spark.topk.kernels import Catalog, catalog, top_k, top_k_of
 from recsys_spark.topk.orders import Orders, fill
 from recsys_spark.topk.prior import Prior
+from recsys_spark.topk.repeats import add_repeats, bonuses
 
 Ints = NDArray[np.int32]
 Longs = NDArray[np.int64]
@@ -96,7 +97,8 @@ class Ranker:
     item_ids, categories (int32, −1 for none) are by dictionary index, (n_dictionary,). Lists are of `model`, or of
     `baseline` (whose eligible items are those of `may`, by dictionary index). Who has no history that it knows, or
     everyone where there is neither, gets the popular items of the own segment, then those of all; they fill up the
-    lists of others too, where there are too few items, without a score.
+    lists of others too, where there are too few items, without a score. Scores of items of the history that are not
+    hidden are raised by `repeats.bonuses` of repeat_weight; then most_of_category is None.
     """
 
     item_ids: pa.Array
@@ -108,6 +110,7 @@ class Ranker:
     may: Flags | None = None
     most_of_category: int | None = None
     reasons: int = 0
+    repeat_weight: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -140,11 +143,26 @@ class _Cells:
 
     def without(self, others: "_Cells", n_items: int) -> "_Cells":
         """Return the cells that are not among others of the same users."""
-        keys, theirs = (
-            np.repeat(np.arange(len(cells.offsets) - 1), np.diff(cells.offsets)) * n_items + cells.items
-            for cells in (self, others)
+        return self.where(~np.isin(self._keys(n_items), others._keys(n_items)))
+
+    def within(self, others: "_Cells", n_items: int) -> "_Cells":
+        """Return the cells that are among others of the same users."""
+        return self.where(np.isin(self._keys(n_items), others._keys(n_items)))
+
+    def beside(self, others: "_Cells") -> "_Cells":
+        """Return the cells of both, user by user."""
+        users = np.concatenate([each._users() for each in (self, others)])
+        order = np.argsort(users, kind="stable")
+        items, weights = (
+            np.concatenate(pair)[order] for pair in ((self.items, others.items), (self.weights, others.weights))
         )
-        return self.where(~np.isin(keys, theirs))
+        return _Cells(self.offsets + others.offsets, items, weights)
+
+    def _users(self) -> Longs:
+        return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
+
+    def _keys(self, n_items: int) -> Longs:
+        return self._users() * n_items + self.items
 
 
 def rank_chunk(table: pa.Table, ranker: Ranker, k: int) -> pa.RecordBatch:
@@ -169,13 +187,23 @@ def rank_chunk(table: pa.Table, ranker: Ranker, k: int) -> pa.RecordBatch:
         counts = np.diff(known.offsets)
         served = counts > 0
         factors = model.user_factors(known.offsets, known.items, known.weights)
-        free, bound = served & ~restricted, served & restricted
-        for chosen, of in ((free, hidden), (bound, allowed.without(hidden, len(ranker.item_ids)))):
+        free, bound, n_items = served & ~restricted, served & restricted, len(ranker.item_ids)
+        nothing = history.where(np.zeros(len(history.items), bool))
+        repeats = history.without(hidden, n_items) if ranker.repeat_weight else nothing
+        apart, shown = hidden.beside(repeats), allowed.without(hidden, n_items)
+        for chosen, of, again in (
+            (free, apart, repeats),
+            (bound, shown.without(repeats, n_items), repeats.within(shown, n_items)),
+        ):
             if not chosen.any():
                 continue
             cells = of.of(chosen).at(model.places)
             rank = top_k_of if chosen is bound else top_k
             places, best = rank(factors[chosen], model.catalog, k, cells.offsets, cells.items, most_of_one=most)
+            if ranker.repeat_weight:
+                cells = again.of(chosen).at(model.places)
+                raised = bonuses(cells.weights, ranker.repeat_weight)
+                add_repeats(factors[chosen], model.catalog, cells.offsets, cells.items, raised, places, best)
             found[chosen] = np.where(places >= 0, model.items[places], -1)
             scores[chosen] = best
         source[served] = model.name

@@ -3,6 +3,7 @@
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ from recsys_spark.als.linalg import one_thread
 from recsys_spark.topk.kernels import catalog, top_k
 from recsys_spark.topk.orders import Orders, fill
 from recsys_spark.topk.prior import Prior
+from recsys_spark.topk.repeats import add_repeats, bonuses
 
 Ints = NDArray[np.int32]
 Longs = NDArray[np.int64]
@@ -91,6 +93,13 @@ class Ready:
     hidden_offsets: Longs
     hidden: Ints
 
+    @cached_property
+    def apart(self) -> Ints:
+        """Return hidden items and those of the history, user by user, by position."""
+        users = [np.repeat(np.arange(len(each) - 1), np.diff(each)) for each in (self.hidden_offsets, self.offsets)]
+        order = np.argsort(np.concatenate(users), kind="stable")
+        return np.concatenate([self.hidden, self.columns])[order]
+
     @property
     def served(self) -> Flags:
         """Return who has a history that the model knows, (n_users,)."""
@@ -114,9 +123,12 @@ def ready(sample: Sample, histories: Histories, items: Ints) -> Ready:
     )
 
 
-def listed(given: Ready, users: Floats, items: Floats, popularity: Floats, weight: float, k: int) -> Ints:
+def listed(
+    given: Ready, users: Floats, items: Floats, popularity: Floats, weight: float, k: int, repeat_weight: float = 0.0
+) -> Ints:
     """Return lists (n_users, k) by factors of users and items, with a popularity (n_dictionary,) as prior.
 
+    Items of the history that are not hidden are raised as `repeats.add_repeats` does, where repeat_weight is above 0.
     Who has no history that the model knows gets the most popular items; so is filled what ends early.
     """
     sample = given.sample
@@ -124,8 +136,16 @@ def listed(given: Ready, users: Floats, items: Floats, popularity: Floats, weigh
     ranked = catalog(prior.with_items(items), sample.eligible[given.items])
     whole = prior.with_users(users, np.diff(given.offsets).astype(np.int64))
 
+    raised = bonuses(given.weights, repeat_weight)
+
     def rank(rows: slice) -> Ints:
-        places, _ = top_k(whole[rows], ranked, k, given.hidden_offsets[rows.start : rows.stop + 1], given.hidden)
+        some = slice(rows.start, rows.stop + 1)
+        if not repeat_weight:
+            places, _ = top_k(whole[rows], ranked, k, given.hidden_offsets[some], given.hidden)
+        else:
+            own = given.offsets[some].astype(np.int64)
+            places, scores = top_k(whole[rows], ranked, k, given.hidden_offsets[some] + own, given.apart)
+            add_repeats(whole[rows], ranked, own, given.columns, raised, places, scores)
         return np.where(places >= 0, given.items[places], -1).astype(np.int32)
 
     with one_thread(), ThreadPoolExecutor(os.cpu_count()) as pool:

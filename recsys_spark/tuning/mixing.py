@@ -29,8 +29,10 @@ ALONE = float("inf")  # the weight at which the spectral scores are all there is
 
 @dataclass
 class Mixer:
-    """Judges points: weight, of spectral scores beside ALS's, prior_weight, popularity_exponent, and, where the weight
-    is not 0, user_exponent, item_exponent, rank and list_exponent of the spectral part.
+    """Judges points: settings by name.
+
+    A point has weight, of spectral scores beside ALS's, prior_weight, popularity_exponent, where seen items may be
+    listed repeat_weight, and where the weight is not 0 user_exponent, item_exponent, rank and list_exponent.
 
     als: ALS's fold of each window. life and transform: of the weights. popularity: the place of what is popular among
     the windows' popularities. rank is the largest that is asked for.
@@ -81,7 +83,8 @@ class Mixer:
         fold, users = self._fold(number, point)
         popularity = window.popularities[self.popularity]
         scales = popularity_scales(popularity[given.items], point["popularity_exponent"])
-        lists = listed(given, users, fold.item_factors() * scales[:, None], popularity, point["prior_weight"], self.k)
+        items, again = fold.item_factors() * scales[:, None], point.get("repeat_weight", 0.0)
+        lists = listed(given, users, items, popularity, point["prior_weight"], self.k, again)
         return ndcg(window.sample, lists)
 
     def _fold(self, number: int, point: Point) -> tuple[Fold, Floats]:

@@ -291,6 +291,33 @@ def test_a_user_alone_gets_the_list_that_she_gets_among_others() -> None:
         assert alone.to_pylist() == whole.slice(place, 1).to_pylist()
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_what_a_user_comes_back_to_is_ranked_among_what_is_new(seed: int) -> None:
+    """Against scores of all items with the bonus added, sorted; one user is restricted, some items are hidden."""
+    rng = np.random.default_rng(seed)
+    items = [int(item) for item in rng.permutation(N)[:5]]
+    weights = [1.0, 5.0, 0.5, 3.0, 2.0]
+    kinds = [HISTORY, HISTORY, SEEN, HISTORY, HISTORY]
+    others = [int(item) for item in rng.permutation(N)[:7]]
+    users = [("a", items[q], kinds[q]) for q in range(5)]
+    bound = [("b", items[q], kinds[q]) for q in range(5)] + [("b", item, ALLOWED) for item in others]
+    model = model_of(random_factors(N, 4, seed), np.arange(N))
+    ranker = popular(model=model, repeat_weight=0.05)
+    given = table([*users, *bound], [*weights, *weights, *[0.0] * len(others)])
+    rows = rank_chunk(given, ranker, 6).to_pylist()
+    x = model.user_factors(np.array([0, 5]), np.array(items, np.int32), np.array(weights, np.float32))[0]
+    scores = model.fold.item_factors() @ x
+    for item, weight in zip(items, weights, strict=True):
+        scores[item] += 0.05 * np.log1p(weight)
+    scores[items[2]] = -np.inf
+    free = [item for item in np.argsort(-scores) if np.isfinite(scores[item])][:6]
+    assert [item["item_id"] for item in rows[0]["items"]] == [f"item-{item}" for item in free]
+    assert [item["score"] for item in rows[0]["items"]] == pytest.approx(scores[free].tolist(), abs=1e-5)
+    only = [item for item in np.argsort(-scores) if item in others and np.isfinite(scores[item])][:6]
+    listed = [item["item_id"] for item in rows[1]["items"] if item["score"] is not None]
+    assert listed == [f"item-{item}" for item in only]
+
+
 def test_lists_are_the_same_bytes_whatever_the_partitions_and_the_order_of_rows(spark, monkeypatch) -> None:
     """Two hundred users' lists with scores and reasons, by a blend of two models with a prior."""
     rng = np.random.default_rng(7)
