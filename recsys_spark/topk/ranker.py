@@ -153,9 +153,8 @@ class _Cells:
         """Return the cells of both, user by user."""
         users = np.concatenate([each._users() for each in (self, others)])
         order = np.argsort(users, kind="stable")
-        items, weights = (
-            np.concatenate(pair)[order] for pair in ((self.items, others.items), (self.weights, others.weights))
-        )
+        items = np.concatenate([self.items, others.items])[order]
+        weights = np.concatenate([self.weights, others.weights])[order]
         return _Cells(self.offsets + others.offsets, items, weights)
 
     def _users(self) -> Longs:

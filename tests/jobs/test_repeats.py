@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from recsys_spark.tables import Tables
-from tests.jobs.shop import AS_OF, N, Job, configuration, left_out, purchases, write_csv
+from tests.jobs.shop import AS_OF, Job, N, configuration, left_out, purchases, write_csv
 
 pytestmark = [pytest.mark.usefixtures("spark"), pytest.mark.slow]
 
