@@ -1,4 +1,4 @@
-"""A cluster with a secret: jobs run by conf/spark/standalone.conf, strangers are kept out, and nobody sees the secret."""
+"""A cluster with a secret: jobs run by conf/spark/standalone.conf, strangers get nothing, nobody sees the secret."""
 
 import os
 import subprocess
