@@ -34,7 +34,7 @@ test-slow: $(INSTALLED)  ## The tests on real logs (they skip where the logs are
 test-cluster: $(INSTALLED)  ## The tests that start a standalone cluster on loopback
 	@$(PYTHON_BIN) -m pytest -m cluster
 
-$(AIRFLOW): $(INSTALLED) deploy/airflow/requirements.txt
+$(AIRFLOW): deploy/airflow/requirements.txt | $(INSTALLED)
 	@echo "installing Airflow into .venv-airflow" >&2
 	@$(PYTHON_BIN) -m venv --clear .venv-airflow
 	@.venv-airflow/bin/pip install -qq --disable-pip-version-check --requirement deploy/airflow/requirements.txt
