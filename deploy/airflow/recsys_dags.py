@@ -8,6 +8,7 @@ own, by a subprocess, so that neither's packages bind the other's. The scheduler
     RECSYS_LAUNCHER   what runs a job (else .venv/bin/python), such as
                       `.venv/bin/spark-submit --properties-file conf/spark/yarn.conf …`
     RECSYS_CONFIG     the configuration (else conf/completejourney.yaml)
+    RECSYS_STATE      a folder that stays, for the settings that the week finds (else data/nights)
     RECSYS_SCHEDULE   cron expression of the night (else half past three, UTC)
     RECSYS_RETRY_SECONDS  pause before another try (else 300)
 """
@@ -44,8 +45,8 @@ def run_job(job: str, options: list[str], at: str, dag_run: Any, params: dict[st
     """
     run_id = re.sub(r"[^A-Za-z0-9_.-]", "-", dag_run.run_id)[:128]
     as_of = moment(dag_run, params) - dt.timedelta(days=params["judged_days"] if at == "judged" else 0)
-    tuned = Path("tuned") / Path(params["config"]).stem
-    found = newest(HOME / tuned, dag_run)
+    tuned = HOME / os.environ.get("RECSYS_STATE", "data/nights") / "tuned" / Path(params["config"]).stem
+    found = newest(tuned, dag_run)
     configs = [f"--config={path}" for path in (params["config"], found) if path]
     options = [option.format(tuned=tuned) for option in options]
     command = [*LAUNCHER, f"jobs/{job}.py", *configs, "--run-id", run_id, "--as-of", as_of.isoformat(), *options]

@@ -6,7 +6,8 @@
 # A job is tried again under the same run id where another try can help, up to RECSYS_TRIES times (4), after
 # RECSYS_PAUSE seconds (300). The script ends with the exit code of the job that failed, and 75 where one runs already.
 # RECSYS_LAUNCHER (.venv/bin/python) runs a job, RECSYS_AS_OF (today, UTC) is the day up to which events are known, and
-# models are judged by the RECSYS_JUDGED_DAYS (28) before it. stdout has the summaries, one a line.
+# models are judged by the RECSYS_JUDGED_DAYS (28) before it. RECSYS_STATE (data/nights) is a folder that stays: tuned
+# settings and a lock. stdout has the summaries, one a line.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -17,9 +18,10 @@ today=$(date -u -d "${RECSYS_AS_OF:-today}" +%F)
 judged=$(date -u -d "$today - ${RECSYS_JUDGED_DAYS:-28} days" +%F)
 sunday=$(date -u -d "$today - $(($(date -u -d "$today" +%w))) days" +%F)  # the last one, or today
 configs=(--config "$config")
+state=${RECSYS_STATE:-data/nights}
 
-mkdir -p data
-exec 9>"data/.night-$name.lock"
+mkdir -p "$state"
+exec 9>"$state/$name.lock"
 flock --nonblock 9 || { echo "error: another night with $config is running (exit 75)" >&2; exit 75; }
 
 run() {  # a job with its arguments, until it ends well or for good; its summary is left in $summary
@@ -41,11 +43,11 @@ run() {  # a job with its arguments, until it ends well or for good; its summary
     exit "$code"
 }
 
-tuned=tuned/$name/week-$sunday.yaml
+tuned=$state/tuned/$name/week-$sunday.yaml
 if [ "$sunday" = "$today" ] && [ ! -e "$tuned" ]; then
     run ingest --run-id "week-$sunday" --as-of "$judged"
     run build_features --run-id "week-$sunday" --as-of "$judged"
-    run tune --run-id "week-$sunday" --as-of "$judged" --out "tuned/$name"
+    run tune --run-id "week-$sunday" --as-of "$judged" --out "$state/tuned/$name"
 fi
 [ ! -e "$tuned" ] || configs+=(--config "$tuned")
 

@@ -141,8 +141,8 @@ def test_a_week_leaves_settings_that_later_nights_start_from(airflow: Airflow) -
     done = airflow.test("recsys_week")
     assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
     assert set(airflow.tasks("recsys_week").values()) == {("success", 1)}
-    written = airflow.home / airflow.summary("tune")["counts"]["written"]
-    assert written.parent == airflow.home / "tuned/shop" and "rank: 2" in written.read_text()
+    written = Path(airflow.summary("tune")["counts"]["written"])
+    assert written.parent == airflow.home / "data/nights/tuned/shop" and "rank: 2" in written.read_text()
     # As if it had been found before the night, and with a mistake, so that the night's first job tells who read it.
     written.write_text("colour: red\n")
     os.utime(written, (0, 0))

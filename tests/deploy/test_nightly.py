@@ -107,9 +107,9 @@ def test_on_sundays_settings_are_searched_for_once_and_the_week_uses_them(night:
     assert night.calls()[:3] == [
         f"jobs/ingest.py --config conf/shop.yaml {week}",
         f"jobs/build_features.py --config conf/shop.yaml {week}",
-        f"jobs/tune.py --config conf/shop.yaml {week} --out tuned/shop",
+        f"jobs/tune.py --config conf/shop.yaml {week} --out data/nights/tuned/shop",
     ]
-    found = night.folder / "tuned/shop/week-2024-03-31.yaml"
+    found = night.folder / "data/nights/tuned/shop/week-2024-03-31.yaml"
     found.parent.mkdir(parents=True)
     found.touch()
     for day in ("2024-03-31", "2024-04-02", "2024-04-06", "2024-04-08"):
