@@ -1,7 +1,7 @@
 # `make help` lists the targets. Everything runs from .venv, which `make install` makes and the others ask for.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-cluster test-airflow test-browser lint format zip bench-train bench-scaling \
+.PHONY: help install demo test test-slow test-cluster test-airflow test-image test-browser lint format zip bench-train bench-scaling \
     bench-topk bench-pipeline docs clean
 
 PYTHON_BIN := .venv/bin/python
@@ -42,6 +42,9 @@ $(AIRFLOW): deploy/airflow/requirements.txt | $(INSTALLED)
 
 test-airflow: $(INSTALLED) $(AIRFLOW)  ## The tests that run the DAGs by Airflow, which they install into .venv-airflow
 	@$(PYTHON_BIN) -m pytest -m airflow
+
+test-image: $(INSTALLED)  ## The tests that build the image in a chroot (root, apt-get install debootstrap)
+	@$(PYTHON_BIN) -m pytest -m image
 
 test-browser: $(INSTALLED)  ## The tests that open the report in a headless Chromium (apt-get install chromium)
 	@$(PYTHON_BIN) -m pytest -m browser

@@ -1,7 +1,7 @@
 """docs/tutorial.md, command by command, in a folder of its own, on a log with planted tastes as the reader's.
 
-Run are the blocks marked `bash`, in order; `yaml` blocks are written to the file that their first line names. Not run is
-the block marked `shell`: it installs what these tests run in.
+Run are the blocks marked `bash`, in order; `yaml` blocks are written to the file that their first line names. Not run
+is the block marked `shell`: it installs what these tests run in.
 """
 
 import json
