@@ -100,14 +100,6 @@ def test_a_stranger_gets_no_executor(who: str, guarded: Secured, tmp_path: Path)
     assert not (tmp_path / "tables").exists(), stderr[-3000:]
 
 
-def test_the_file_with_the_secret_is_its_owners_alone_and_no_two_secrets_are_alike(tmp_path: Path) -> None:
-    one, other = (secured(tmp_path / name) / "spark-defaults.conf" for name in ("one", "other"))
-    assert one.stat().st_mode & 0o777 == 0o600
-    assert one.read_text() != other.read_text()
-    with pytest.raises(FileExistsError):
-        secured(tmp_path / "one")
-
-
 def test_the_conf_without_a_secret_is_refused_before_anything_starts(guarded: Secured, tmp_path: Path) -> None:
     process = start(as_documented(guarded.url), tmp_path, tmp_path)
     _, stderr = process.communicate(timeout=120)
