@@ -115,7 +115,7 @@ CASES = {
 def table() -> str:
     """Return the table of docs/scaling.md."""
     costs = {name: cost(log, cluster) for name, (log, cluster) in CASES.items()}
-    lines = {
+    lines: dict[str, Callable[[str], str]] = {
         "items, interactions": lambda name: f"{CASES[name][0].items:,.0f}, {CASES[name][0].interactions / 1e9:,.0f} B",
         "executors × cores": lambda name: f"{CASES[name][1].executors} × {CASES[name][1].cores_each}",
         "one array of the moving side": lambda name: f"{4 * CASES[name][0].items * 128 / 1e6:,.0f} MB",
