@@ -64,3 +64,19 @@ def test_every_page_of_docs_can_be_reached_from_the_readme() -> None:
             if (file := (page.parent / target.partition("#")[0]).resolve()).suffix == ".md" and file not in reached
         ]
     assert set((PROJECT / "docs").glob("*.md")) <= reached
+
+
+EXAMPLES = {"conf/shop.yaml", "conf/x.yaml", "conf/NAME.yaml"}  # files that a reader makes
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_file_and_make_target_that_a_page_names_exists(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    named = re.findall(r"(?<![\w/.-])(?:jobs|deploy|conf|benchmarks|recsys_spark|tests)/[\w./-]*[\w/]", text)
+    missing = [name for name in sorted(set(named) - EXAMPLES) if not (PROJECT / name).exists()]
+    assert missing == []
+    makefile = (PROJECT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z-]+):", makefile, flags=re.MULTILINE))
+    assert set(re.findall(r"`make ([a-z-]+)`|^make ([a-z-]+)", text, flags=re.MULTILINE)) <= {
+        pair for target in targets for pair in ((target, ""), ("", target))
+    }
