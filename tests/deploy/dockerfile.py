@@ -4,6 +4,7 @@ Known are the instructions, and the forms of them, that deploy/docker/Dockerfile
 """
 
 import fnmatch
+import os
 import re
 import shlex
 import shutil
@@ -11,6 +12,8 @@ import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 
+# Where a system's tools lie (chroot, debootstrap, ip), which a user's PATH may leave out.
+SYSTEM = {**os.environ, "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"}
 # What lets a step reach package registries from a machine with certificates of its own: no part of the image.
 _CERTIFICATES = Path("/etc/ssl/certs")
 
@@ -159,7 +162,7 @@ def run(
     try:
         return subprocess.run(
             [*spaces, "sh", "-ec", inner, "sh", *inner_command, *inside],
-            capture_output=True, text=True, check=False, timeout=1800,
+            env=SYSTEM, capture_output=True, text=True, check=False, timeout=1800,
         )  # fmt: skip
     finally:
         shutil.rmtree(certificates, ignore_errors=True)

@@ -18,7 +18,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tests.deploy.dockerfile import Stage, build, instructions, run
+from tests.deploy.dockerfile import SYSTEM, Stage, build, instructions, run
 from tests.jobs.shop import AS_OF, configuration, purchases, write_csv
 
 PROJECT = Path(__file__).parents[2]
@@ -64,17 +64,15 @@ def test_constraints_pin_every_package_that_the_image_installs_within_the_projec
 
 @pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    if os.getuid() != 0 or shutil.which("debootstrap") is None:
+    if os.getuid() != 0 or shutil.which("debootstrap", path=SYSTEM["PATH"]) is None:
         pytest.skip("the image is built in a chroot: by root, with debootstrap (apt-get install debootstrap)")
     work = tmp_path_factory.mktemp("image")
     base = work / "base"
     packages = "--include=python3,python3-venv,ca-certificates"
     done = subprocess.run(
         ["debootstrap", "--variant=minbase", packages, "bookworm", str(base)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+        env=SYSTEM, capture_output=True, text=True, check=False,
+    )  # fmt: skip
     assert done.returncode == 0, done.stdout[-2000:]
     # Debian's own sources lack the security updates that the base image has.
     (base / "etc/apt/sources.list").write_bytes(b"")
