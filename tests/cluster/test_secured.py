@@ -1,6 +1,7 @@
 """A cluster with a secret: jobs run by conf/spark/standalone.conf, strangers get nothing, nobody sees the secret."""
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -58,10 +59,18 @@ def as_documented(url: str) -> list[str]:
     return submit(url, PIPELINE, "--properties-file", str(STANDALONE), "--load-spark-defaults", *small)
 
 
-def command_lines() -> Iterator[bytes]:
-    for line in Path("/proc").glob("[0-9]*/cmdline"):
+def command_lines() -> Iterator[tuple[int, bytes]]:
+    """The processes of this machine: their parents, their command lines."""
+    for status in Path("/proc").glob("[0-9]*/status"):
         with suppress(OSError):  # it has ended meanwhile
-            yield line.read_bytes()
+            (parent,) = re.findall(r"^PPid:\t(\d+)$", status.read_text(), flags=re.MULTILINE)
+            yield int(parent), status.with_name("cmdline").read_bytes()
+
+
+def executors(guarded: Secured) -> int:
+    """How many executors the cluster's workers have started."""
+    found = [line for parent, line in command_lines() if parent in guarded.workers]
+    return sum(b"CoarseGrainedExecutorBackend" in line for line in found)
 
 
 def test_a_job_on_a_cluster_with_a_secret_ends_at_the_bytes_of_plain_python_and_shows_the_secret_nowhere(
@@ -70,17 +79,18 @@ def test_a_job_on_a_cluster_with_a_secret_ends_at_the_bytes_of_plain_python_and_
     plain, safe = tmp_path / "plain", tmp_path / "safe"
     for folder in (plain, safe):
         folder.mkdir()
-    assert start([sys.executable, str(PIPELINE)], plain, tmp_path).wait(timeout=300) == 0
+    here = start([sys.executable, str(PIPELINE)], plain, tmp_path)
+    _, stderr = here.communicate(timeout=900)
+    assert here.returncode == 0, stderr[-3000:]
     process = start(as_documented(guarded.url), safe, guarded.conf)
-    executors, seen = 0, False
+    started, seen = 0, False
     while process.poll() is None:
-        lines = list(command_lines())
-        executors = max(executors, sum(b"CoarseGrainedExecutorBackend" in line for line in lines))
-        seen = seen or any(guarded.secret.encode() in line for line in lines)
-        time.sleep(0.2)
+        started = max(started, executors(guarded))
+        seen = seen or any(guarded.secret.encode() in line for _, line in command_lines())
+        time.sleep(0.5)
     stdout, stderr = process.communicate()
     assert process.returncode == 0, stderr[-3000:]
-    assert executors == 2 and not seen
+    assert started == 2 and not seen
     assert guarded.secret not in stdout + stderr
     assert not any(guarded.secret.encode() in file.read_bytes() for file in safe.rglob("*") if file.is_file())
     assert digest(safe / "tables") == digest(plain / "tables")
@@ -93,8 +103,8 @@ def test_a_stranger_gets_no_executor(who: str, guarded: Secured, tmp_path: Path)
     else:
         process = start(submit(guarded.url, PIPELINE, "--conf", "spark.driver.memory=1g"), tmp_path, tmp_path)
     while process.poll() is None:
-        assert not any(b"CoarseGrainedExecutorBackend" in line for line in command_lines())
-        time.sleep(0.2)
+        assert executors(guarded) == 0
+        time.sleep(0.5)
     _, stderr = process.communicate()
     assert process.returncode != 0
     assert not (tmp_path / "tables").exists(), stderr[-3000:]
