@@ -5,6 +5,7 @@ The server is a recorder: it says yes to everything, as nothing of a cluster is 
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -40,6 +41,8 @@ def api_server() -> Iterator[tuple[str, list[dict[str, Any]]]]:
             found = json.loads(body) if body else {"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": []}
             if body and "kind" in found:
                 found.setdefault("metadata", {}).update(uid=f"uid-{len(made)}", resourceVersion="1")
+                if match := re.search(r"/namespaces/([^/]+)/", self.path):
+                    found["metadata"].setdefault("namespace", match[1])
                 made.append(found)
             text = json.dumps(found).encode()
             self.send_response(200 if self.command != "POST" else 201)
