@@ -1,12 +1,13 @@
 # `make help` lists the targets. Everything runs from .venv, which `make install` makes and the others ask for.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-cluster test-browser lint format zip bench-train bench-scaling \
+.PHONY: help install demo test test-slow test-cluster test-airflow test-image test-browser lint format zip bench-train bench-scaling \
     bench-topk bench-pipeline docs clean
 
 PYTHON_BIN := .venv/bin/python
 INSTALLED := .venv/.installed
 BENCH := .venv/.installed-bench
+AIRFLOW := .venv-airflow/.installed
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +33,18 @@ test-slow: $(INSTALLED)  ## The tests on real logs (they skip where the logs are
 
 test-cluster: $(INSTALLED)  ## The tests that start a standalone cluster on loopback
 	@$(PYTHON_BIN) -m pytest -m cluster
+
+$(AIRFLOW): deploy/airflow/requirements.txt | $(INSTALLED)
+	@echo "installing Airflow into .venv-airflow" >&2
+	@$(PYTHON_BIN) -m venv --clear .venv-airflow
+	@.venv-airflow/bin/pip install -qq --disable-pip-version-check --requirement deploy/airflow/requirements.txt
+	@touch $@
+
+test-airflow: $(INSTALLED) $(AIRFLOW)  ## The tests that run the DAGs by Airflow, which they install into .venv-airflow
+	@$(PYTHON_BIN) -m pytest -m airflow
+
+test-image: $(INSTALLED)  ## The tests that build the image in a chroot (root, apt-get install debootstrap)
+	@$(PYTHON_BIN) -m pytest -m image
 
 test-browser: $(INSTALLED)  ## The tests that open the report in a headless Chromium (apt-get install chromium)
 	@$(PYTHON_BIN) -m pytest -m browser
@@ -82,6 +95,6 @@ bench-pipeline: $(BENCH)  ## Time ingest and features of a dirty log of 20 milli
 docs: $(INSTALLED)  ## Write docs/configuration.md from the models
 	@$(PYTHON_BIN) -c 'from recsys_spark.config_page import reference; print(reference(), end="")' > docs/configuration.md
 
-clean:  ## Delete .venv, the demo's tables and caches; other tables under data/ stay
-	rm -rf .venv data/demo dist build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+clean:  ## Delete the environments, the demo's tables and caches; other tables under data/ stay
+	rm -rf .venv .venv-airflow data/demo dist build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -17,6 +17,7 @@ from recsys_spark.errors import (
     TryAgainError,
     UsageError,
 )
+from recsys_spark.session import LOCAL
 
 CONF = Path(__file__).parents[1] / "conf"
 FILES = sorted(CONF.glob("*.yaml"))
@@ -92,6 +93,24 @@ def test_every_spark_property_follows_its_reason(path: Path) -> None:
     assert all(re.fullmatch(r"spark\.\S+\s+\S+", line) for line in lines if not line.startswith("#"))
     # One reason may stand above several properties; the file's first line is about the file.
     assert lines[0].startswith("#") and lines[1].startswith("#")
+
+
+@pytest.mark.parametrize("name", ["standalone", "kubernetes", "yarn"])
+def test_a_cluster_authenticates_and_encrypts_by_current_algorithms_and_shows_no_page(name: str) -> None:
+    lines = (CONF / "spark" / f"{name}.conf").read_text(encoding="utf-8").splitlines()
+    given = dict(line.split() for line in lines if not line.startswith("#"))
+    assert not [key for key in given if "secret" in key]  # those are the deployment's
+    wanted = {
+        "spark.authenticate": "true",
+        "spark.network.crypto.enabled": "true",
+        "spark.network.crypto.authEngineVersion": "2",
+        "spark.network.crypto.cipher": "AES/GCM/NoPadding",
+        "spark.network.crypto.saslFallback": "false",
+        "spark.io.encryption.enabled": "true",
+        "spark.ui.enabled": "false",
+        "spark.task.maxDirectResultSize": LOCAL["spark.task.maxDirectResultSize"],
+    }
+    assert wanted.items() <= given.items()
 
 
 @pytest.mark.parametrize(

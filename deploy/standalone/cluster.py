@@ -1,16 +1,22 @@
 """A standalone Spark cluster on loopback from the installed pyspark, for as long as a command runs.
 
     python deploy/standalone/cluster.py --workers 2 -- \\
-        spark-submit --properties-file conf/spark/standalone.conf --py-files dist/recsys_spark.zip \\
-        jobs/pipeline.py --config conf/completejourney.yaml --run-id night
+        spark-submit --properties-file conf/spark/standalone.conf --load-spark-defaults \\
+        --py-files dist/recsys_spark.zip jobs/pipeline.py --config conf/completejourney.yaml --run-id night
 
-The command finds the master in the variable MASTER, which spark-submit reads. Everything started is stopped by
-its pid, whatever the command's end; the exit code is the command's.
+The command finds the master in the variable MASTER, and the cluster's secret in spark-defaults.conf of SPARK_CONF_DIR;
+spark-submit reads both. Everything started is stopped by its pid, whatever the command's end; the exit code is the
+command's.
+
+    python deploy/standalone/cluster.py --write-conf /etc/recsys-spark
+
+only writes such a spark-defaults.conf, with a new secret, to be copied to the hosts of a larger cluster.
 """
 
 import argparse
 import os
 import re
+import secrets
 import socket
 import subprocess
 import sys
@@ -23,7 +29,23 @@ from pathlib import Path
 import pyspark
 
 SPARK_HOME = Path(pyspark.__file__).parent
+STANDALONE = Path(__file__).parents[2] / "conf" / "spark" / "standalone.conf"
 _DEPLOY = "org.apache.spark.deploy"
+
+
+def secured(folder: Path) -> Path:
+    """Write spark-defaults.conf, which makes a cluster of all that read it, into a folder; return the folder.
+
+    It has a new random secret, is for its owner's eyes alone, and has the authentication and the encryption of
+    conf/spark/standalone.conf. Raises FileExistsError where there is one: its cluster would fall apart.
+    """
+    shared = ("spark.authenticate", "spark.network.crypto")
+    lines = [line for line in STANDALONE.read_text(encoding="utf-8").splitlines() if line.startswith(shared)]
+    folder.mkdir(parents=True, exist_ok=True)
+    private = os.open(folder / "spark-defaults.conf", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(private, "w", encoding="utf-8") as file:
+        file.write("\n".join([*lines, f"spark.authenticate.secret {secrets.token_hex(32)}"]) + "\n")
+    return folder
 
 
 def _free_port() -> int:
@@ -66,8 +88,13 @@ def _wait_for(log: Path, words: str, process: subprocess.Popen[bytes], seconds: 
 
 
 @contextmanager
-def cluster(workers: int = 1, cores: int = 1, memory: str = "2g") -> Iterator[tuple[str, list[int]]]:
-    """Yield the master's URL and the workers' pids of a cluster that listens on 127.0.0.1 only."""
+def cluster(
+    workers: int = 1, cores: int = 1, memory: str = "2g", conf: Path | None = None
+) -> Iterator[tuple[str, list[int]]]:
+    """Yield the master's URL and the workers' pids of a cluster that listens on 127.0.0.1 only.
+
+    conf: folder that `secured` wrote to; master and workers then take in only who knows its secret.
+    """
     environment = {
         **os.environ,
         "SPARK_HOME": str(SPARK_HOME),
@@ -77,6 +104,8 @@ def cluster(workers: int = 1, cores: int = 1, memory: str = "2g") -> Iterator[tu
         "SPARK_MASTER_OPTS": "-Dspark.master.rest.enabled=false",
     }
     environment.pop("PYSPARK_GATEWAY_PORT", None)
+    if conf is not None:
+        environment["SPARK_CONF_DIR"] = str(conf)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="recsys-cluster-")))
         port = _free_port()
@@ -128,12 +157,18 @@ def main() -> int:
     arguments.add_argument("--workers", type=int, default=2)
     arguments.add_argument("--cores", type=int, default=1, help="of each worker")
     arguments.add_argument("--memory", default="2g", help="of each worker")
+    arguments.add_argument("--write-conf", type=Path, metavar="FOLDER", help="write spark-defaults.conf, start nothing")
     arguments.add_argument("command", nargs=argparse.REMAINDER)
     given = arguments.parse_args()
+    if given.write_conf:
+        print(secured(given.write_conf) / "spark-defaults.conf")
+        return 0
     command = given.command[1:] if given.command[:1] == ["--"] else given.command
-    with cluster(given.workers, given.cores, given.memory) as (url, _):
-        environment = {**os.environ, "MASTER": url, "SPARK_LOCAL_IP": "127.0.0.1"}
-        return subprocess.run(command, env=environment, check=False).returncode
+    with tempfile.TemporaryDirectory(prefix="recsys-conf-") as folder:
+        conf = secured(Path(folder))
+        with cluster(given.workers, given.cores, given.memory, conf) as (url, _):
+            own = {"MASTER": url, "SPARK_CONF_DIR": str(conf), "SPARK_LOCAL_IP": "127.0.0.1"}
+            return subprocess.run(command, env={**os.environ, **own}, check=False).returncode
 
 
 if __name__ == "__main__":

@@ -1,0 +1,151 @@
+"""The DAGs by `airflow dags test` on the planted shop: all jobs for real, a training that is interrupted, a wrong key.
+
+`make test-airflow` makes Airflow's environment in .venv-airflow; RECSYS_AIRFLOW names another `airflow` command.
+"""
+
+import json
+import os
+import re
+import shutil
+import sqlite3
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import deltalake
+import pytest
+
+from tests.jobs.shop import configuration, purchases, write_csv
+
+pytestmark = pytest.mark.airflow
+
+PROJECT = Path(__file__).parents[2]
+AIRFLOW = os.environ.get("RECSYS_AIRFLOW", str(PROJECT / ".venv-airflow/bin/airflow"))
+DAY = "2024-03-29T03:30:00+00:00"  # four weeks after the shop's AS_OF
+NIGHT = ["ingest", "build_features", "train_als", "score_topk", "evaluate", "has_champion", "build_features_now",
+         "serve"]  # fmt: skip
+
+# Runs jobs by the interpreter of these tests. The first training is killed once it has left an epoch, and ends with the
+# code of a job that was interrupted.
+LAUNCHER = """#!/usr/bin/env bash
+echo "$1" >>{home}/calls
+export PYTHONPATH={project} SPARK_MASTER="local[2]" JAVA_TOOL_OPTIONS="-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+if [ "$1" = jobs/train_als.py ] && [ ! -e {home}/interrupted ]; then
+    touch {home}/interrupted
+    {python} "$@" &
+    until compgen -G "{home}/tables/gold/item_factors/_delta_log/*.json" >/dev/null; do sleep 0.02; done
+    kill -KILL $!
+    exit 75
+fi
+exec {python} "$@"
+"""
+
+
+@dataclass(frozen=True)
+class Airflow:
+    """A home of Airflow's own, and one for the jobs: their folder, a launcher, the shop's log and configuration."""
+
+    home: Path
+    config: Path
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "AIRFLOW"))}
+        own = {
+            "AIRFLOW_HOME": str(self.home / "airflow"),
+            "AIRFLOW__CORE__DAGS_FOLDER": str(PROJECT / "deploy/airflow"),
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "RECSYS_HOME": str(self.home),
+            "RECSYS_LAUNCHER": str(self.home / "job"),
+            "RECSYS_RETRY_SECONDS": "1",
+        }
+        return subprocess.run(
+            [AIRFLOW, *arguments], env={**inherited, **own}, capture_output=True, text=True, check=False, timeout=900
+        )
+
+    def test(self, dag: str, **params: Any) -> subprocess.CompletedProcess[str]:
+        return self.run("dags", "test", dag, DAY, "--conf", json.dumps({"config": str(self.config), **params}))
+
+    def rows(self, query: str) -> list[tuple[Any, ...]]:
+        with sqlite3.connect(self.home / "airflow/airflow.db") as database:
+            return database.execute(query).fetchall()
+
+    def tasks(self, dag: str) -> dict[str, tuple[str, int]]:
+        """By task, its state and how often it was tried."""
+        found = self.rows(f"SELECT task_id, state, try_number FROM task_instance WHERE dag_id = '{dag}'")
+        return {task: (state, tries) for task, state, tries in found}
+
+    def summary(self, task: str) -> dict[str, Any]:
+        """What the task left for others, its XCom."""
+        ((value,),) = self.rows(f"SELECT value FROM xcom WHERE task_id = '{task}' AND key = 'return_value'")
+        found = json.loads(value)
+        return json.loads(found) if isinstance(found, str) else found
+
+    def calls(self) -> list[str]:
+        return (self.home / "calls").read_text().split()
+
+
+@pytest.fixture
+def airflow(tmp_path: Path) -> Airflow:
+    if shutil.which(AIRFLOW) is None:
+        pytest.fail(f"no {AIRFLOW}: `make test-airflow` makes it")
+    config = configuration(
+        tmp_path,
+        write_csv(tmp_path / "log.csv", purchases()),
+        als={"rank": 2, "epochs": 30, "alpha0": 0.05, "regularization": 0.001, "min_blocks": 2},
+        evaluation={"k": [3], "report": False},
+        gate={"guards": {"recall": 0.1}, "min_segment_users": 5, "replicates": 400},
+        tune={"windows": 1, "horizon": "10d", "trials": 1, "users": 24, "ranks": [2], "epochs": [2], "kinds": ["als"],
+              "half_lives": [1], "popularity_half_lives": [1]},
+    )  # fmt: skip
+    (tmp_path / "jobs").symlink_to(PROJECT / "jobs")
+    (tmp_path / "job").write_text(LAUNCHER.format(home=tmp_path, project=PROJECT, python=sys.executable))
+    (tmp_path / "job").chmod(0o755)
+    made = Airflow(tmp_path, config)
+    migrated = made.run("db", "migrate")
+    assert migrated.returncode == 0, migrated.stderr[-3000:]
+    return made
+
+
+def test_a_night_ends_with_the_champions_lists_though_its_training_was_interrupted(airflow: Airflow) -> None:
+    done = airflow.test("recsys_night")
+    assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
+    # 75 was tried again, under the same run id: the second training went on where the first had stopped.
+    assert airflow.tasks("recsys_night") == {task: ("success", 2 if task == "train_als" else 1) for task in NIGHT}
+    assert "train_als ended with 75" in done.stdout + done.stderr
+    assert "going on after epoch" in done.stdout + done.stderr
+    assert airflow.calls().count("jobs/train_als.py") == 2
+
+    (run_id,) = {airflow.summary(task)["run_id"] for task in NIGHT if task != "has_champion"}
+    assert re.fullmatch(r"manual__[0-9T.-]+", run_id)
+    assert airflow.summary("evaluate")["counts"]["gate"]["champion"] == run_id
+    lists = deltalake.DeltaTable(str(airflow.home / "tables/gold/recommendations")).to_pyarrow_table()
+    # The model's lists as of the judged weeks, and those that are served, as of the last midnight.
+    assert {(row["model_id"], f"{row['as_of']:%Y-%m-%d %H:%M}") for row in lists.to_pylist()} == {
+        (run_id, "2024-03-01 00:00"), (run_id, "2024-03-29 00:00"),
+    }  # fmt: skip
+
+
+def test_a_wrong_configuration_fails_the_run_at_its_first_try(airflow: Airflow) -> None:
+    airflow.config.write_text(airflow.config.read_text() + "colour: red\n")
+    done = airflow.test("recsys_night")
+    assert done.returncode != 0
+    assert "ingest ended with 78" in done.stdout + done.stderr and "colour: unknown key" in done.stdout + done.stderr
+    states = airflow.tasks("recsys_night")
+    assert states["ingest"] == ("failed", 1)
+    assert {state for task, (state, _) in states.items() if task != "ingest"} == {"upstream_failed"}
+    assert airflow.calls() == ["jobs/ingest.py"]
+
+
+def test_a_week_leaves_settings_that_later_nights_start_from(airflow: Airflow) -> None:
+    done = airflow.test("recsys_week")
+    assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
+    assert set(airflow.tasks("recsys_week").values()) == {("success", 1)}
+    written = Path(airflow.summary("tune")["counts"]["written"])
+    assert written.parent == airflow.home / "data/nights/tuned/shop" and "rank: 2" in written.read_text()
+    # As if it had been found before the night, and with a mistake, so that the night's first job tells who read it.
+    written.write_text("colour: red\n")
+    os.utime(written, (0, 0))
+    night = airflow.test("recsys_night")
+    assert f"{written}: colour: unknown key" in night.stdout + night.stderr
