@@ -10,6 +10,7 @@ from pyspark.sql import functions as f
 
 from recsys_spark.config import Files
 from recsys_spark.errors import DataError
+from recsys_spark.redaction import redacted_config
 from recsys_spark.runs import Option, Run
 from recsys_spark.runs import main as run_job
 from recsys_spark.stages.events import read_files
@@ -28,6 +29,7 @@ OPTIONS: dict[str, Option] = {
     "--users": {"metavar": "FILE", "help": "CSV, JSON or Parquet with user_id (and item_id, weight: their histories): "
                                            "rank for these users alone and show the lists"},
     "--similar-items": {"action": "store_true", "help": "write gold.item_neighbours instead: items beside each item"},
+    "--anew": {"action": "store_true", "help": "rank everyone even where the lists are there already"},
     "--export": {"choices": ["parquet", "jsonl"], "help": "write the lists as plain files too, under exports/"},
 }  # fmt: skip
 _FORMATS = {".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
@@ -54,11 +56,11 @@ def _score_all(run: Run, model: Row, where: Slice) -> None:
     known = [name for name in ("silver.items", "silver.users") if run.tables.exists(name)]
     sources: dict[str, object] = {
         "silver.interactions": commit.version,
-        "topk": run.config.topk.model_dump(mode="json"),
+        "topk": redacted_config(run.config.topk.model_dump(mode="json")),
     }
     note: dict[str, object] = {"from": sources | {name: run.tables.version(name) for name in known}}
     done = run.tables.find("gold.recommendations", where)
-    if done is not None and done.note.get("from") == note["from"]:
+    if done is not None and done.note.get("from") == note["from"] and not run.options.get("anew"):
         run.outputs["gold.recommendations"] = done.version
         run.say(f"scoring: the lists of model {model['model_id']} as of {run.as_of} are there already")
         return
@@ -75,7 +77,7 @@ def _score_all(run: Run, model: Row, where: Slice) -> None:
             lists = _in_parts(run, rows, n_rows, n_parts, shipped, where, note, counter)
         commit = run.tables.write_slice("gold.recommendations", lists, where, note, ("model_id", "as_of"))
     if n_parts > 1:
-        run.tables.delete(PARTS, f"model_id = '{model['model_id']}'")
+        run.tables.delete(PARTS, {"model_id": model["model_id"]})
     run.outputs["gold.recommendations"] = commit.version
     written = run.tables.read_slice("gold.recommendations", where, commit.version).groupBy("source").count().collect()
     run.counts["lists"] = {row["source"]: row["count"] for row in sorted(written)}
