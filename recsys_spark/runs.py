@@ -180,12 +180,12 @@ def main(
                 run.seconds[name] = run.work(name, stage)
             if finish is not None:
                 run.work(finish.__name__, finish)
+            stopping.over()
         except SystemExit as end:  # --help
             return int(end.code or 0)
         except (StopAskedError, KeyboardInterrupt, Exception) as error:
             stopping.over()
             _fail(summary, _meaning(error, stopping), log, "--debug" in given)
-        stopping.over()
         if runs:
             _end(runs[0], summary, mine, stopping)
     print(json.dumps(summary, ensure_ascii=False), flush=True)
@@ -212,16 +212,9 @@ def _end(run: Run, summary: dict[str, Any], mine: bool, stopping: Stopping) -> N
 def _record(run: Run, summary: Mapping[str, Any]) -> None:
     if not run.stages:
         return
-    whole = {
-        "run_id": run.run_id,
-        "job": summary["job"],
-        "as_of": run.as_of,
-        "status": summary["status"],
-        "exit_code": summary["exit_code"],
-        "error": summary.get("error"),
-        "application_id": run.spark.sparkContext.applicationId,
-    }
+    whole = {name: summary.get(name) for name in ("run_id", "job", "status", "exit_code", "error")}
     try:
+        whole |= {"as_of": run.as_of, "application_id": run.spark.sparkContext.applicationId}
         with described(run.spark.sparkContext, "record the run"):
             record.write(run.tables, run.stages, whole)
     except Exception as error:

@@ -49,10 +49,9 @@ class Stopping:
 
     def over(self) -> None:
         """Interrupt nothing any more: the end is being made."""
+        for number in self._before:
+            signal.signal(number, signal.SIG_IGN)
         signal.setitimer(signal.ITIMER_REAL, 0)
-        if self.asked is not None:
-            for number in self._before:
-                signal.signal(number, signal.SIG_IGN)
 
     def _listen(self, number: signal.Signals) -> None:
         self._before.setdefault(number, signal.signal(number, self._ask))

@@ -165,9 +165,9 @@ class Tables:
         """
         token = uuid.uuid4().hex
         kinds = {column.name: column.dataType for column in BRONZE_COLUMNS}
-        for field in frame.schema.fields:
-            if field.dataType != kinds.get(field.name, t.StringType()):
-                raise ConfigError(f"bronze.events: column {field.name} is {field.dataType.simpleString()}, not text")
+        for column in frame.schema.fields:
+            if column.dataType != kinds.get(column.name, t.StringType()):
+                raise ConfigError(f"bronze.events: column {column.name} is {column.dataType.simpleString()}, not text")
         writer = (
             frame.write.format("delta")
             .option("mergeSchema", "true")

@@ -60,9 +60,7 @@ def model_of(run: Run) -> Row:
 def named_model(run: Run, model_id: str, asked: str) -> Row:
     """Return the row of a model; raise an error, which says what asked for it, where it is not there."""
     if not is_run_id(model_id):
-        raise UsageError(
-            f"{asked} {model_id!r}: a model's id is a run's: letters, digits and . _ : - only, 128 at most"
-        )
+        raise UsageError(f"{asked} {model_id!r}: no model's id: letters, digits and . _ : - only, 128 at most")
     commit = run.tables.find("gold.models", {"model_id": model_id})
     if commit is None:
         raise DataError(f"{asked} {model_id}: {run.tables.path('gold.models')} has no such model")

@@ -1,6 +1,7 @@
 """The last runs, newest first, from gold.runs: as a table for people, or as JSON."""
 
 import argparse
+import datetime as dt
 import json
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -24,10 +25,11 @@ def last_runs(tables: Tables, n: int) -> list[dict[str, Any]]:
     rows = tables.read(TABLE)
     one = ("run_id", "attempt", "job", "application_id")
     newest = rows.groupBy(*one).agg(f.min("started_at").alias("_began")).orderBy(f.desc("_began"), *one).limit(n)
-    found = rows.join(f.broadcast(newest), [*one[:3]], "left_semi").orderBy("started_at").collect()
+    found = rows.join(f.broadcast(newest), list(one), "left_semi").orderBy("started_at").collect()
     runs: dict[tuple[Any, ...], dict[str, Any]] = {}
     for row in found:
         fields = row.asDict(recursive=True)
+        fields["started_at"] = fields["started_at"].astimezone(dt.UTC)
         key = tuple(fields.pop(name) for name in one)
         shared = {name: fields.pop(name) for name in ("as_of", "code_version")}
         run = runs.setdefault(key, dict(zip(one, key, strict=True)) | shared | {"stages": []})
