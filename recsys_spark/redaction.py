@@ -29,7 +29,7 @@ _USER = re.compile(
     r"""([A-Za-z][\w+.\-]*://[^\s/:@'"]*):(?!\d+[/:])([^\s/'"]*(?=@)|[^\s@'"]*(?=@))@|(https?://)([^\s/:@'"]+)@"""
 )
 _ORACLE = re.compile(r"(jdbc:oracle:\w+:[^\s/@]+/)([^\s@]+)@")
-_PEM = re.compile(r"-----BEGIN ([A-Z ]*PRIVATE KEY)-----.*?(?:-----END \1-----|\Z)", re.S)
+_PEM = re.compile(r"-----BEGIN ([A-Z ]*PRIVATE KEY)-----.*?(-----END \1-----|\Z)", re.S)
 _PLACE = re.compile(r"[A-Za-z][\w+.\-]*://")
 
 
@@ -54,7 +54,7 @@ def redacted(text: str) -> str:
     >>> redacted("cannot open ftp://night:owl@files/log.csv?sig=abc&part=1 with {'password': 'owl', 'sep': ';'}")
     "cannot open ftp://night:***@files/log.csv?sig=***&part=1 with {'password': ***, 'sep': ';'}"
     """
-    text = _PEM.sub(rf"-----BEGIN \1-----{MASK}", text)
+    text = _PEM.sub(rf"-----BEGIN \1-----{MASK}\2", text)
     text = _HEADER.sub(lambda found: found[1] + MASK, text)
     text = _ORACLE.sub(lambda found: f"{found[1]}{MASK}@", text)
     text = _USER.sub(lambda found: f"{found[1]}:{MASK}@" if found[1] else f"{found[3]}{MASK}@", text)

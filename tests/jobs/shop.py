@@ -11,10 +11,11 @@ from typing import Any
 import yaml
 
 from recsys_spark import runs
-from recsys_spark.stages import backtest, evaluate, score, train, tune
+from recsys_spark.stages import backtest, evaluate, features, score, train, tune
 from recsys_spark.stages.pipeline import STAGES
 
 OPTIONS = {
+    ("build_features",): features.OPTIONS,
     ("train_als",): train.OPTIONS,
     ("score_topk",): score.OPTIONS,
     ("evaluate",): evaluate.OPTIONS,

@@ -285,6 +285,8 @@ ERRORS = {
     "an override without value": (["--set", "als.rank"], 64, "write it as key=value"),
     "an unknown argument": (["--speed", "9"], 64, "--help"),
     "a run id with a slash": (["--run-id", "a/b"], 64, "--run-id 'a/b'"),
+    "a run id above the root": (["--run-id", "../a"], 64, "--run-id '../a'"),
+    "a run id that is SQL": (["--run-id", "a' OR '1'='1"], 64, "letters, digits and"),
 }
 
 
@@ -296,7 +298,7 @@ def test_an_error_is_one_line_with_its_exit_code_and_nothing_is_written(spark, t
     assert summary["exit_code"] == code
     assert words in summary["error"]
     assert len(job.stderr.strip().splitlines()) <= 2 and "Traceback" not in job.stderr
-    assert not (tmp_path / "tables").exists()
+    assert {place.name for place in (tmp_path / "tables").glob("*/*")} <= {"runs"}
 
 
 def test_a_missing_configuration_names_the_file(job, tmp_path) -> None:
