@@ -62,6 +62,7 @@ def _score_all(run: Run, model: Row, where: Slice) -> None:
     done = run.tables.find("gold.recommendations", where)
     if done is not None and done.note.get("from") == note["from"] and not run.options.get("anew"):
         run.outputs["gold.recommendations"] = done.version
+        _drop_parts(run, where)
         run.say(f"scoring: the lists of model {model['model_id']} as of {run.as_of} are there already")
         return
     shipped = scorer.ship(run.spark.sparkContext, model_ranker(run, model))
@@ -76,8 +77,7 @@ def _score_all(run: Run, model: Row, where: Slice) -> None:
         else:
             lists = _in_parts(run, rows, n_rows, n_parts, shipped, where, note, counter)
         commit = run.tables.write_slice("gold.recommendations", lists, where, note, ("model_id", "as_of"))
-    if n_parts > 1:
-        run.tables.delete(PARTS, {"model_id": model["model_id"]})
+    _drop_parts(run, where)
     run.outputs["gold.recommendations"] = commit.version
     written = run.tables.read_slice("gold.recommendations", where, commit.version).groupBy("source").count().collect()
     run.counts["lists"] = {row["source"]: row["count"] for row in sorted(written)}
@@ -114,6 +114,12 @@ def _in_parts(
         run.tables.append_step(PARTS, whole, mine, part + 1, {"part": part}, ("model_id", "as_of", "work", "part"))
         run.progress(f"scoring: part {part + 1} of {n_parts} is done")
     return run.tables.read_slice(PARTS, mine).drop("work", "part")
+
+
+def _drop_parts(run: Run, where: Slice) -> None:
+    """Delete the parts of lists that are published, which an earlier try may have left too."""
+    if run.tables.exists(PARTS):
+        run.tables.delete(PARTS, where)
 
 
 def _export(run: Run, where: Slice) -> None:

@@ -76,7 +76,7 @@ def test_every_stage_of_a_run_has_a_row_with_what_it_read_left_and_took(spark, n
     assert rows["score_topk"]["counts"] == {"lists.als": 24}
     for row in rows.values():
         assert 50 * 2**20 < row["python_peak_bytes"] <= memory.peak()
-        assert 100 * 2**20 < row["jvm_peak_bytes"]
+        assert row["jvm_peak_bytes"] > 100 * 2**20
         assert row["application_id"] == spark.sparkContext.applicationId
     assert night.tables.version("gold.runs") == 0, "all rows of a run are one commit"
 
