@@ -8,6 +8,7 @@ _AGAIN = "run it again with the same --run-id"
 
 # Words of the JVM, of Delta, of the operating system; what they mean; what to do. The first that is found counts.
 _MEANINGS: tuple[tuple[str, type[JobError], str], ...] = (
+    ("files changed while they were read", TryAgainError, f"files changed while they were read: {_AGAIN}"),
     (
         "No space left on device|Disk quota exceeded",
         DependencyError,

@@ -40,7 +40,7 @@ class Stopping:
     def __exit__(self, *_: object) -> None:
         self.over()
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     def watch(self, context: SparkContext) -> None:
         """Cancel the jobs of this context before the end, and take Ctrl-C over from PySpark."""

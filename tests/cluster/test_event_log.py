@@ -7,15 +7,13 @@ import re
 import subprocess
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from deploy.standalone.cluster import cluster
 from tests.cluster.submit import PROJECT, submit
-from tests.jobs.shop import configuration, write_csv
-from tests.jobs.test_runs import everything_written
+from tests.jobs.shop import configuration, everything_written, write_csv
 
 pytestmark = pytest.mark.cluster
 

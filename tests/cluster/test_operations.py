@@ -467,7 +467,7 @@ def test_a_table_deleted_between_two_stages_is_named_with_the_job_that_writes_it
 
 def break_files(table: Path) -> None:
     """Overwrite the middle of every data file, and its footer."""
-    files = [table / path for path in deltalake.DeltaTable(str(table)).files()]
+    files = [table / path for path in deltalake.DeltaTable(str(table)).file_uris()]
     assert files
     for file in files:
         file.write_bytes(b"PAR1" + bytes(file.stat().st_size - 8) + b"PAR0")

@@ -8,6 +8,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import yaml
 
 from recsys_spark import runs
@@ -75,6 +76,17 @@ def configuration(folder: Path, log: Path, **sections: Any) -> Path:
     path = folder / "shop.yaml"
     path.write_text(yaml.safe_dump(whole), encoding="utf-8")
     return path
+
+
+def everything_written(root: Path) -> str:
+    """All bytes under a folder as text, those of Parquet files as their rows."""
+    texts = []
+    for file in sorted(file for file in root.rglob("*") if file.is_file()):
+        if file.suffix == ".parquet":
+            texts.append(str(pq.ParquetFile(file).read().to_pylist()))
+        else:
+            texts.append(file.read_bytes().decode(errors="replace"))
+    return "\n".join(texts)
 
 
 class Job:

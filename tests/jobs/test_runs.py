@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import Row, SparkSession
 
@@ -14,7 +13,7 @@ from recsys_spark.redaction import MASK
 from recsys_spark.stages import past_runs
 from recsys_spark.stages.pipeline import STAGES
 from recsys_spark.tables import Tables
-from tests.jobs.shop import AS_OF, Job, configuration, purchases, write_csv
+from tests.jobs.shop import AS_OF, Job, configuration, everything_written, purchases, write_csv
 
 pytestmark = pytest.mark.usefixtures("spark")
 
@@ -129,17 +128,6 @@ def test_a_json_log_is_an_object_a_line_with_run_stage_and_level(night) -> None:
     failed = job(night.config, "--run-id", "told", "--log=json", "--set", "als.rank=0")
     line = json.loads(job.stderr)
     assert (line["level"], line["message"]) == ("error", f"error: {failed['error']}")
-
-
-def everything_written(root: Path) -> str:
-    """All bytes under a folder as text, those of Parquet files as their rows."""
-    texts = []
-    for file in sorted(file for file in root.rglob("*") if file.is_file()):
-        if file.suffix == ".parquet":
-            texts.append(str(pq.ParquetFile(file).read().to_pylist()))
-        else:
-            texts.append(file.read_bytes().decode(errors="replace"))
-    return "\n".join(texts)
 
 
 def test_no_secret_is_in_any_table_report_log_or_summary_of_runs_that_end_well_or_badly(night) -> None:
