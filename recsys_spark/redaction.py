@@ -22,11 +22,12 @@ _ABOUT = {"provider", "providers", "class", "enabled", "type", "regex", "id"}
 _LEAST = 4  # letters of a secret that is looked for by its value: a shorter one stands in too many words
 
 _QUOTED = r"""\\*"(?:[^"\\]|\\[^"])*\\*"|\\*'(?:[^'\\]|\\[^'])*\\*'"""
-_KEY = re.compile(r"""([\w.\-]+)(?:\\*["']?\s*[=:]\s*|(?<=[\w.\-])\s+(?!-))""")
+_KEY = re.compile(r"""(?<![\w.\-])([\w.\-]++)(?:\\*["']?\s*[=:]\s*|(?<=[\w.\-])\s+(?!-))""")
 _VALUE = re.compile(rf"""(?!//)(?:{_QUOTED}|\[[^\]]*\]|[^\s,;&'")}}\]\\]+)""")
 _HEADER = re.compile(r"(?i)\b(authorization[\"']?\s*[=:]\s*[\"']?(?:\w+\s+)?|bearer\s+)[\w.~+/=\-]{8,}")
 _USER = re.compile(
-    r"""([A-Za-z][\w+.\-]*://[^\s/:@'"]*):(?!\d+[/:])([^\s/'"]*(?=@)|[^\s@'"]*(?=@))@|(https?://)([^\s/:@'"]+)@"""
+    r"""((?<![\w+.\-])[A-Za-z][\w+.\-]*+://[^\s/:@'"]{0,512}):(?!\d+[/:])([^\s/'"]{0,512}|[^\s@'"]{0,512})@"""
+    r"""|(https?://)([^\s/:@'"]{1,512})@"""
 )
 _ORACLE = re.compile(r"(jdbc:oracle:\w+:[^\s/@]+/)([^\s@]+)@")
 _PEM = re.compile(r"-----BEGIN ([A-Z ]*PRIVATE KEY)-----.*?(-----END \1-----|\Z)", re.S)

@@ -1,5 +1,7 @@
 """Secrets do not show: by the names of keys, by the form of URLs, by their values."""
 
+import time
+
 import pytest
 
 from recsys_spark.redaction import (
@@ -106,3 +108,10 @@ def test_a_known_secret_is_masked_wherever_it_stands_however_it_is_spelt() -> No
 def test_names_of_columns_types_and_rules_are_no_secrets() -> None:
     secrets = Secrets.of({"types": {"token": "double"}, "filters": {"secret": "price > 0"}, "options": {"token": "no"}})
     assert secrets.values == (), "and a secret of two letters is looked for by its key alone"
+
+
+def test_a_long_text_takes_no_long_time() -> None:
+    started = time.perf_counter()
+    for text in ("a" * 300_000, "a=" * 150_000, "://" * 100_000, "x://a:" * 50_000, '"password' * 30_000):
+        redacted(text)
+    assert time.perf_counter() - started < 5
