@@ -112,6 +112,8 @@ class Storage(_Section):
     """Folder or URL (HDFS, S3, ABFS) under which every table lies as `layer/table`."""
     keep: Duration = dt.timedelta(days=30)
     """How long a model must be able to be trained again: tables that keep old versions for less are refused."""
+    runs: bool = True
+    """Whether every run leaves its rows in gold.runs."""
 
 
 class Columns(_Section):

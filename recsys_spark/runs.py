@@ -210,7 +210,7 @@ def _end(run: Run, summary: dict[str, Any], mine: bool, stopping: Stopping) -> N
 
 
 def _record(run: Run, summary: Mapping[str, Any]) -> None:
-    if not run.stages:
+    if not run.stages or not run.config.storage.runs:
         return
     whole = {name: summary.get(name) for name in ("run_id", "job", "status", "exit_code", "error")}
     try:

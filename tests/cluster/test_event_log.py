@@ -61,6 +61,7 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Night:
         holdout={"random": 0.1},
         als={"rank": RANK, "epochs": EPOCHS, "min_blocks": BLOCKS, "moving_side": "items"},
         topk={"k": 5},
+        storage={"root": str(folder / "tables")},
         evaluation={"k": [5], "report": True},
     )
     events = folder / "events"

@@ -221,6 +221,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
         write_csv(folder / "log.csv", purchases()),
         als={"rank": 2, "epochs": 3, "alpha0": 0.05, "regularization": 0.001, "min_blocks": 2},
         topk={"k": 3, "chunk_interactions": 100},
+        storage={},
     )
     fresh = Shop(config, folder / "snapshots", {})
     program = f"from tests.cluster import test_operations; test_operations.keep_snapshots({str(fresh.snapshots)!r})"

@@ -61,7 +61,7 @@ def configuration(folder: Path, log: Path, **sections: Any) -> Path:
     """Write a configuration for the shop's log; tables go to folder/tables."""
     whole: dict[str, Any] = {
         "name": "shop",
-        "storage": {"root": str(folder / "tables")},
+        "storage": {"root": str(folder / "tables"), "runs": False},
         "source": {
             "path": str(log),
             "format": "csv",

@@ -51,6 +51,7 @@ def night(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Nigh
         log,
         source={"path": str(log), "format": "csv", "columns": columns, "options": OPTIONS},
         evaluation={"k": [1, 3], "report": True},
+        storage={"root": str(folder / "tables")},
     )
     summary = job(config, "--run-id", "night", *WHEN)
     assert summary["exit_code"] == 0, summary
@@ -92,7 +93,8 @@ def test_a_rerun_is_another_attempt_and_a_failed_run_says_where_and_why(night) -
 
 
 def test_a_run_that_cannot_be_recorded_ends_as_it_would_have(tmp_path) -> None:
-    job, config = Job(), configuration(tmp_path, write_csv(tmp_path / "log.csv", purchases()))
+    job, root = Job(), str(tmp_path / "tables")
+    config = configuration(tmp_path, write_csv(tmp_path / "log.csv", purchases()), storage={"root": root})
     (tmp_path / "tables/gold").mkdir(parents=True)
     (tmp_path / "tables/gold/runs").write_text("in the way")
     assert job(config, *WHEN, stages=("ingest",))["exit_code"] == 0
