@@ -108,7 +108,7 @@ def test_the_last_runs_are_printed_newest_first_for_people_and_for_programs(nigh
     monkeypatch.setenv("COLUMNS", "200")
     assert past_runs.main(["--config", str(night.config), "--last", "1"]) == 0
     shown = capsys.readouterr().out
-    assert "lost" in shown and "bad_data" in shown and "als.warm_start: nobody" in shown and "night" not in shown
+    assert "lost" in shown and "bad_data" in shown and "als.warm_start: nobody" in shown and "│ night" not in shown
     assert past_runs.main(["--config", str(night.config), "--json"]) == 0
     runs = json.loads(capsys.readouterr().out)
     assert runs[0]["run_id"] == "lost" and runs[-1]["run_id"] == "night"
@@ -136,20 +136,21 @@ def test_no_secret_is_in_any_table_report_log_or_summary_of_runs_that_end_well_o
     job = Job()
     told = [json.dumps(night.summary), night.stderr]
     ends = []
-    for number, arguments in enumerate((
-        ("--set", "source.path=/nowhere/log.csv"),
-        ("--set", "source.columns.user=buyer", "--set", f"source.path={night.config.parent}/*.csv", "--debug"),
-        ("--set", f"source.options.password=[{SECRETS[0]}]", "--debug"),
-        ("--set", f"source.options.password={{{SECRETS[0]}: ]", "--debug"),
-        ("--set", f"source.path=ftp://night:{SECRETS[1]}@host/log.csv?sig={SECRETS[2]}", "--debug"),
-        ("--set", f"source.filters.odd=price >< '{SECRETS[0]}'", "--debug"),
-        ("--set", f"source.options.encoding={SECRETS[0]}", "--set", "ingest=1"),
-        ("--password", SECRETS[0]),
+    more = f"source.path={write_csv(night.config.parent / 'more.csv', purchases()[:9])}"
+    for number, (stage, *arguments) in enumerate((
+        ("ingest", "--set", "source.path=/nowhere/log.csv"),
+        ("ingest", "--set", more, "--set", "source.columns.user=buyer", "--debug"),
+        ("ingest", "--set", more, "--set", f"source.options.encoding={SECRETS[0]}", "--debug"),
+        ("ingest", "--set", f"source.options.password=[{SECRETS[0]}]", "--debug"),
+        ("ingest", "--set", f"source.options.password={{{SECRETS[0]}: ]", "--debug"),
+        ("ingest", "--set", f"source.path=ftp://night:{SECRETS[1]}@host/log.csv?sig={SECRETS[2]}", "--debug"),
+        ("build_features", "--set", f"source.filters.odd=price >< '{SECRETS[0]}'", "--debug"),
+        ("ingest", "--password", SECRETS[0]),
     )):  # fmt: skip
-        summary = job(night.config, "--run-id", f"bad-{number}", *WHEN, *arguments, stages=("ingest",))
+        summary = job(night.config, "--run-id", f"bad-{number}", *WHEN, *arguments, stages=(stage,))
         ends.append(summary["exit_code"])
         told += [json.dumps(summary), job.stderr]
-    assert ends == [65, 65, 78, 64, 78, 78, 78, 64]
+    assert ends == [65, 65, 78, 78, 64, 78, 78, 64], told[2::2]
     written = everything_written(Path(night.tables.root))
     assert "user-1" in written and "report.html" in written and "bad-0" in written, "the search finds what is there"
     for secret in SECRETS:
