@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from recsys_spark.errors import ConfigError, UsageError
+from recsys_spark.redaction import MASK, Secrets, has_secret, is_credential, redacted
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -74,10 +75,21 @@ def _as_list(value: Any) -> Any:
     return value if isinstance(value, list | tuple) else [value]
 
 
+def _open(path: str) -> str:
+    """A path that may be written beside every row, into every log."""
+    if has_secret(path):
+        raise ValueError(
+            "a path is written beside the rows read from it, so it must hold no password, token or signature: give "
+            "credentials to Spark, as spark.hadoop.fs.… (docs/operations.md, Secrets)"
+        )
+    return path
+
+
 Duration = Annotated[dt.timedelta, BeforeValidator(_duration), AfterValidator(_positive)]
 Time = Annotated[dt.datetime, BeforeValidator(utc)]
 Filled = Annotated[str, Field(min_length=1)]
-Paths = Annotated[tuple[Filled, ...], BeforeValidator(_as_list), Field(min_length=1)]
+Place = Annotated[Filled, AfterValidator(_open)]
+Paths = Annotated[tuple[Place, ...], BeforeValidator(_as_list), Field(min_length=1)]
 Metric = Annotated[
     str,
     Field(
@@ -99,10 +111,12 @@ class _Section(BaseModel):
 class Storage(_Section):
     """Where the tables lie."""
 
-    root: Filled = "data"
+    root: Place = "data"
     """Folder or URL (HDFS, S3, ABFS) under which every table lies as `layer/table`."""
     keep: Duration = dt.timedelta(days=30)
     """How long a model must be able to be trained again: tables that keep old versions for less are refused."""
+    runs: bool = True
+    """Whether every run leaves its rows in gold.runs."""
 
 
 class Columns(_Section):
@@ -128,7 +142,7 @@ class Files(_Section):
     format: Literal["csv", "json", "parquet", "delta"] = "parquet"
     """Format of the files."""
     options: dict[str, str] = Field(default_factory=dict)
-    """Options of Spark's reader, such as `sep`, `encoding`, `multiLine`."""
+    """Options of Spark's reader, such as `sep`, `encoding`, `multiLine`; those of credentials are written nowhere."""
     header: bool = True
     """Whether a CSV file names its columns in its first line; else they are named by `names`."""
     names: tuple[str, ...] | None = None
@@ -697,23 +711,36 @@ def load(path: str | Sequence[str], overrides: Sequence[str] = ()) -> Config:
     Raises ConfigError, which names file, key, value and what is wrong with it, and UsageError for an
     override that is not `key=value`.
     """
-    raw: dict[str, Any] = {}
     paths = [path] if isinstance(path, str) else list(path)
+    return checked(*read(paths, overrides), paths[-1])
+
+
+def checked(raw: dict[str, Any], secrets: Secrets, path: str) -> Config:
+    """Return what `read` found as a configuration; raise ConfigError, which names the last file, where it is none."""
+    try:
+        return Config.model_validate(raw)
+    except ValidationError as error:
+        explained = "; ".join(_explain(path, problem) for problem in error.errors())
+        raise ConfigError(secrets.redacted(explained)) from error
+
+
+def read(paths: Sequence[str], overrides: Sequence[str] = ()) -> tuple[dict[str, Any], Secrets]:
+    """Return what files and overrides say before it is checked, and the secrets in it."""
+    raw: dict[str, Any] = {}
     for file in paths:
         _merge(raw, _read(file))
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals or not key.strip():
-            raise UsageError(f"--set {override}: write it as key=value, such as --set als.rank=64")
+            raise UsageError(f"--set {redacted(override)}: write it as key=value, such as --set als.rank=64")
+        keys = key.strip().split(".")
+        shown = f"{key}={MASK}" if any(map(is_credential, keys)) else redacted(override)
         try:
             parsed = yaml.safe_load(value) if value else None
-        except (yaml.YAMLError, ValueError) as error:
-            raise UsageError(f"--set {override}: {value!r} is not a YAML value; quote what is text") from error
-        _set(raw, key.strip().split("."), parsed, override)
-    try:
-        return Config.model_validate(raw)
-    except ValidationError as error:
-        raise ConfigError("; ".join(_explain(paths[-1], problem) for problem in error.errors())) from error
+        except (yaml.YAMLError, ValueError):
+            raise UsageError(f"--set {shown}: its value is not YAML; quote what is text") from None
+        _set(raw, keys, parsed, shown)
+    return raw, Secrets.of(raw)
 
 
 def _read(path: str) -> dict[str, Any]:
@@ -724,10 +751,18 @@ def _read(path: str) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"{path}: not valid YAML: {_yaml_problem(error)}") from None
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: a configuration is a mapping of keys to values")
     return raw
+
+
+def _yaml_problem(error: Exception) -> str:
+    """What is wrong with YAML and where, without the line itself, which may hold a secret."""
+    mark = getattr(error, "problem_mark", None)
+    if mark is None:
+        return type(error).__name__
+    return f"line {mark.line + 1}, column {mark.column + 1}: {getattr(error, 'problem', None) or 'cannot be read'}"
 
 
 def _merge(raw: dict[str, Any], more: dict[str, Any]) -> None:

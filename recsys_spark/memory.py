@@ -4,6 +4,7 @@ docs/algorithm.md ("Memory") has the same counts, docs/benchmarks.md those of wo
 """
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,6 +96,16 @@ def available() -> int:
             free = int(line.split()[1]) * 1024
     limit, used = _read("/sys/fs/cgroup/memory.max").strip(), _read("/sys/fs/cgroup/memory.current").strip()
     return min(free, int(limit) - int(used)) if limit.isdigit() and used.isdigit() else free
+
+
+def peak(pid: int | str = "self") -> int | None:
+    """Return the most bytes of memory that a process had at once; None where the system does not tell.
+
+    >>> peak() > 2**20, peak("nobody")
+    (True, None)
+    """
+    found = re.search(r"^VmHWM:\s+(\d+) kB$", _read(f"/proc/{pid}/status"), re.M)
+    return int(found[1]) * 1024 if found else None
 
 
 def _read(path: str) -> str:

@@ -2,11 +2,16 @@
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyspark
 from py4j.java_gateway import JavaClass
+from pyspark import SparkContext
 from pyspark.sql import SparkSession
+
+_DESCRIPTION = "spark.job.description"
 
 DELTA_PACKAGE = "io.delta:delta-spark_4.2_2.13:4.4.0"
 
@@ -33,6 +38,9 @@ EVERYWHERE = {
     "spark.executorEnv.OPENBLAS_NUM_THREADS": "1",
     "spark.executorEnv.MKL_NUM_THREADS": "1",
     "spark.executorEnv.NUMBA_NUM_THREADS": "1",
+    # What Spark masks in its UI and event log: its own names of secrets, and those of storage accounts.
+    "spark.redaction.regex": "(?i)secret|password|passphrase|token|credential|signature|access[.]?key|account[.]?key|"
+    "private[.]?key|[.]sas[.]",
 }
 
 # What a session on one machine needs to be quick.
@@ -74,6 +82,17 @@ def spark_session(name: str, master: str | None = None, settings: dict[str, str]
         session.conf.set(key, value)
     session.sparkContext.setLogLevel("ERROR")
     return session
+
+
+@contextmanager
+def described(context: SparkContext, text: str) -> Iterator[None]:
+    """Name the Spark jobs of a with-block in words, in Spark's UI and event log; then those after it as before."""
+    before = context.getLocalProperty(_DESCRIPTION)
+    context.setJobDescription(text)
+    try:
+        yield
+    finally:
+        context.setLocalProperty(_DESCRIPTION, before)  # type: ignore[arg-type]
 
 
 def has_delta(session: SparkSession) -> bool:

@@ -10,7 +10,8 @@ import re
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from typing import Any
 
 from delta.tables import DeltaTable
@@ -20,10 +21,12 @@ from pyspark.sql import types as t
 
 from recsys_spark.errors import ConfigError, DataError, TryAgainError
 from recsys_spark.schemas import BRONZE_COLUMNS, MODIFIED_AT, PART, SCHEMAS, SOURCE_FILE
+from recsys_spark.session import described
 
 Slice = dict[str, Any]
 
 _TRIES = 5
+_LATER = 20  # commits that others may have made since one's own
 # Properties of a table that bound time travel, and Delta's defaults.
 _RETENTION = {"delta.deletedFileRetentionDuration": "interval 7 days", "delta.logRetentionDuration": "interval 30 days"}
 
@@ -38,10 +41,14 @@ class Commit:
 
 @dataclass(frozen=True)
 class Tables:
-    """The tables under a root: a folder, or a URL of any Hadoop file system."""
+    """The tables under a root: a folder, or a URL of any Hadoop file system.
+
+    seen: the version of each table that was read first, for as long as nobody clears it.
+    """
 
     spark: SparkSession
     root: str
+    seen: dict[str, int] = field(default_factory=dict, compare=False)
 
     def path(self, name: str) -> str:
         """Return where a table lies: `gold.models` at `root/gold/models`."""
@@ -52,7 +59,8 @@ class Tables:
         return bool(DeltaTable.isDeltaTable(self.spark, self.path(name)))
 
     def version(self, name: str) -> int:
-        """Return a table's newest version."""
+        """Return a table's newest version; raise DataError where the table is not there."""
+        self._check_there(name)
         return int(self._history(name, 1)[0]["version"])
 
     def ingested_before(self, moment: dt.datetime) -> int:
@@ -71,12 +79,14 @@ class Tables:
 
         Raises DataError where it is not there, or not at that version any more.
         """
-        if not self.exists(name):
-            raise DataError(f"{self.path(name)}: no such table; run the job that writes {name} first")
+        self._check_there(name)
         reader = self.spark.read.format("delta")
         if version is not None:
             reader = reader.option("versionAsOf", version)
-        return reader.load(self.path(name))
+        frame = reader.load(self.path(name))
+        if name not in self.seen:
+            self.seen[name] = self._loaded_version(name) if version is None else version
+        return frame
 
     def read_slice(self, name: str, where: Slice, version: int | None = None) -> DataFrame:
         """Read the rows of a table in which every column of `where` has its value (None is null)."""
@@ -113,7 +123,8 @@ class Tables:
         repeated. Raises ConfigError where the frame is not of the table's schema, TryAgainError where
         conflicts do not end.
         """
-        whole = {"slice": _plain(where), **(note or {})}
+        token = uuid.uuid4().hex
+        whole = {"slice": _plain(where), **(note or {}), "commit": token}
         writer = (
             _conform(frame, SCHEMAS[name], name)
             .write.format("delta")
@@ -125,38 +136,46 @@ class Tables:
             writer = writer.option("replaceWhere", _predicate(where))
         if partition_by:
             writer = writer.partitionBy(*partition_by)
-        _retry(lambda: writer.save(self.path(name)), name)
-        newest = self._history(name, 1)[0]
-        if json.loads(newest["userMetadata"] or "{}") == json.loads(json.dumps(whole)):
-            return Commit(int(newest["version"]), whole)
-        found = self.find(name, where)  # somebody else wrote another slice meanwhile
-        if found is None:
+        with self._writing(name):
+            _retry(lambda: writer.save(self.path(name)), name)
+        version = self._committed(name, token)
+        if version is None:
             raise TryAgainError(f"{self.path(name)}: the commit just written is not in the table's history")
-        return found
+        return Commit(version, whole)
 
-    def ingested_files(self) -> dict[tuple[str, str], dt.datetime]:
-        """Return when each (part, file) of bronze.events was modified, as of its ingestion."""
+    def ingested_files(self) -> tuple[dict[tuple[str, str], dt.datetime], int]:
+        """Return when each (part, file) of bronze.events was modified, as of its ingestion, and the version read.
+
+        The version is -1 where the table is not there.
+        """
         if not self.exists("bronze.events"):
-            return {}
-        rows = self.read("bronze.events").groupBy(PART, SOURCE_FILE).agg(f.unix_millis(f.max(MODIFIED_AT))).collect()
-        return {(part, file): dt.datetime.fromtimestamp(millis / 1000, dt.UTC) for part, file, millis in rows}
+            return {}, -1
+        version = self.version("bronze.events")
+        bronze = self.read("bronze.events", version)
+        rows = bronze.groupBy(PART, SOURCE_FILE).agg(f.unix_millis(f.max(MODIFIED_AT))).collect()
+        known = {(part, file): dt.datetime.fromtimestamp(millis / 1000, dt.UTC) for part, file, millis in rows}
+        return known, version
 
-    def write_bronze(self, frame: DataFrame, changed: list[str], note: dict[str, Any]) -> int:
+    def write_bronze(self, frame: DataFrame, changed: list[str], note: dict[str, Any], known: int) -> int | None:
         """Append raw rows to bronze.events, whose columns are the source's own and BRONZE_COLUMNS.
 
         The rows of `changed` files are replaced in the same commit. Columns that earlier files did not have
-        are added. Returns the table's version.
+        are added. Returns the table's version, or None, with nothing written, where another ingestion came after
+        the version `known`, of which the rows were chosen: it may have brought the same files.
         """
+        token = uuid.uuid4().hex
         kinds = {column.name: column.dataType for column in BRONZE_COLUMNS}
-        for field in frame.schema.fields:
-            if field.dataType != kinds.get(field.name, t.StringType()):
-                raise ConfigError(f"bronze.events: column {field.name} is {field.dataType.simpleString()}, not text")
+        for column in frame.schema.fields:
+            if column.dataType != kinds.get(column.name, t.StringType()):
+                raise ConfigError(f"bronze.events: column {column.name} is {column.dataType.simpleString()}, not text")
         writer = (
             frame.write.format("delta")
             .option("mergeSchema", "true")
-            .option("userMetadata", json.dumps(note, sort_keys=True))
+            .option("userMetadata", json.dumps({**note, "commit": token}, sort_keys=True))
+            .option("txnAppId", "ingest")
+            .option("txnVersion", known + 1)
         )
-        if not self.exists("bronze.events"):
+        if known < 0:
             # So long can a run ask for the log as it was (source.ingested_before).
             writer = writer.option("delta.logRetentionDuration", "interval 3650 days")
         if any(set(" ,;{}()\n\t=") & set(name) for name in frame.columns):
@@ -167,8 +186,14 @@ class Tables:
             writer = writer.mode("overwrite").option("replaceWhere", condition)
         else:
             writer = writer.mode("append")
-        _retry(lambda: writer.save(self.path("bronze.events")), "bronze.events")
-        return self.version("bronze.events")
+        try:
+            with self._writing("bronze.events"):
+                writer.save(self.path("bronze.events"))
+        except Exception as error:
+            if not _is_conflict(error):
+                raise
+            return None
+        return self._committed("bronze.events", token)
 
     def extend(self, name: str, new_rows: Callable[[DataFrame | None], tuple[DataFrame, int]]) -> int:
         """Append rows that depend on those already there (an append-only dictionary); return the version.
@@ -181,24 +206,25 @@ class Tables:
             frame, n = new_rows(self.read(name, version) if version >= 0 else None)
             if n == 0:
                 return version
-            token = {"extend": uuid.uuid4().hex}
+            token = uuid.uuid4().hex
             writer = (
                 _conform(frame, SCHEMAS[name], name)
                 .write.format("delta")
                 .mode("append")
-                .option("userMetadata", json.dumps(token))
+                .option("userMetadata", json.dumps({"commit": token}))
                 .option("txnAppId", "extend")
                 .option("txnVersion", version + 1)
             )
             try:
-                writer.save(self.path(name))
+                with self._writing(name):
+                    writer.save(self.path(name))
             except Exception as error:
                 if not _is_conflict(error):
                     raise
                 continue
-            for row in self._history(name, 10):
-                if row["userMetadata"] == json.dumps(token):
-                    return int(row["version"])
+            committed = self._committed(name, token)
+            if committed is not None:
+                return committed
         raise TryAgainError(f"{name}: another writer came first {_TRIES} times; run the job again")
 
     def append_step(
@@ -219,7 +245,14 @@ class Tables:
             .option("mergeSchema", "true")
             .partitionBy(*partition_by)
         )
-        _retry(lambda: writer.save(self.path(name)), name)
+        with self._writing(name):
+            _retry(lambda: writer.save(self.path(name)), name)
+
+    def append(self, name: str, frame: DataFrame) -> None:
+        """Append rows of which nothing depends on what is there, in one commit."""
+        writer = _conform(frame, SCHEMAS[name], name).write.format("delta").mode("append").option("mergeSchema", "true")
+        with self._writing(name):
+            _retry(lambda: writer.save(self.path(name)), name)
 
     def retention(self, name: str) -> dt.timedelta:
         """Return how long a table's old versions can be read: the shorter of its files' and its log's retention."""
@@ -227,9 +260,10 @@ class Tables:
         assert row is not None
         return min(_interval(row["properties"].get(key, default)) for key, default in _RETENTION.items())
 
-    def delete(self, name: str, condition: str) -> None:
-        """Delete the rows that satisfy a condition."""
-        _retry(lambda: DeltaTable.forPath(self.spark, self.path(name)).delete(condition), name)
+    def delete(self, name: str, where: Slice) -> None:
+        """Delete the rows in which every column of `where` has its value, or one of its values."""
+        with described(self.spark.sparkContext, f"delete from {name}"):
+            _retry(lambda: DeltaTable.forPath(self.spark, self.path(name)).delete(_predicate(where)), name)
 
     def export(self, frame: DataFrame, folder: str, form: str) -> str:
         """Write a frame as `parquet` or `jsonl` files in place of those in root/exports/folder; return where."""
@@ -265,6 +299,25 @@ class Tables:
         except Exception as error:
             reason = str(getattr(error, "java_exception", error)).splitlines()[0]
             raise ConfigError(f"storage.root: {self.root}: cannot be written ({reason}); name one that can") from error
+
+    def _check_there(self, name: str) -> None:
+        if not self.exists(name):
+            raise DataError(f"{self.path(name)}: no such table; run the job that writes {name} first")
+
+    def _writing(self, name: str) -> AbstractContextManager[None]:
+        return described(self.spark.sparkContext, f"write {name}")
+
+    def _loaded_version(self, name: str) -> int:
+        """Return the version of a table that was just loaded, from the JVM's memory alone."""
+        log = self.spark.sparkContext._jvm.org.apache.spark.sql.delta.DeltaLog  # type: ignore[union-attr]
+        return int(log.forTable(self.spark._jsparkSession, self.path(name)).unsafeVolatileSnapshot().version())
+
+    def _committed(self, name: str, token: str) -> int | None:
+        """Return the version that the commit with a token made, None where there is none."""
+        for row in self._history(name, _LATER):
+            if row["userMetadata"] and json.loads(row["userMetadata"]).get("commit") == token:
+                return int(row["version"])
+        return None
 
     def _history(self, name: str, limit: int | None = None) -> list[Any]:
         table = DeltaTable.forPath(self.spark, self.path(name))
@@ -304,6 +357,8 @@ def _predicate(where: Slice) -> str:
 
 
 def _equals(column: str, value: Any) -> str:
+    if isinstance(value, list):
+        return f"({' OR '.join(_equals(column, one) for one in value)})"
     if value is None:
         return f"`{column}` IS NULL"
     if isinstance(value, int):

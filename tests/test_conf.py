@@ -115,7 +115,15 @@ def test_a_cluster_authenticates_and_encrypts_by_current_algorithms_and_shows_no
 
 @pytest.mark.parametrize(
     ("key", "override"),
-    [("als.rnak", "als.rnak=64"), ("colour", "colour=red"), ("source.columns.usr", "source.columns.usr=u")],
+    [
+        ("als.rnak", "als.rnak=64"),
+        ("colour", "colour=red"),
+        ("source.columns.usr", "source.columns.usr=u"),
+        ("__class__", "__class__.x=1"),
+        ("als.__class__", "als.__class__=x"),
+        ("als.__init__", "als.__init__.__globals__.x=1"),
+        ("model_config", "model_config.extra=allow"),
+    ],
 )
 def test_an_unknown_key_is_an_error_that_names_file_and_key(shop: Path, key: str, override: str) -> None:
     assert refused(shop, override).startswith(f"{shop}: {key}: unknown key")
@@ -157,6 +165,48 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str, words: 
     path = tmp_path / "odd.yaml"
     path.write_text(text, encoding="utf-8")
     assert refused(path).startswith(f"{path}: {words}")
+
+
+def test_yaml_makes_no_objects_but_plain_ones(shop: Path, tmp_path: Path) -> None:
+    marker = tmp_path / "made"
+    for tag in (f"!!python/object/apply:pathlib.Path.touch [{marker}]", "!!python/name:os.system"):
+        odd = tmp_path / "odd.yaml"
+        odd.write_text(f"name: {tag}\n", encoding="utf-8")
+        assert "could not determine a constructor for the tag" in refused(odd)
+        with pytest.raises(UsageError, match="is not YAML"):
+            load(str(shop), [f"name={tag}"])
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "source.path=ftp://night:Hoot-owl@host/log.csv",
+        "source.path=[a.csv, 'https://host/log.csv?X-Amz-Signature=Hoot-owl']",
+        "items={path: 's3a://key:Hoot-owl@bucket/items.csv'}",
+        "storage.root=wasbs://logs@acme/x?sig=Hoot-owl",
+    ],
+)
+def test_a_path_with_a_secret_in_it_is_refused_and_the_secret_is_not_told(shop: Path, override: str) -> None:
+    message = refused(shop, override)
+    assert "it must hold no password, token or signature" in message and "Hoot" not in message
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["source.options.password=[Hoot-owl]", "source.options.password={a: Hoot-owl}", "als.password=Hoot-owl"],
+)
+def test_a_wrong_value_that_may_be_a_secret_is_not_told(shop: Path, override: str) -> None:
+    assert "Hoot" not in refused(shop, override)
+    with pytest.raises(UsageError) as caught:
+        load(str(shop), ["source.options.password={Hoot-owl: ]"])
+    assert "Hoot" not in str(caught.value) and "source.options.password=***" in str(caught.value)
+
+
+def test_a_line_of_broken_yaml_is_named_by_its_number_and_not_shown(tmp_path: Path) -> None:
+    odd = tmp_path / "odd.yaml"
+    odd.write_text('name: shop\nsource:\n  options: {password: "Hoot-owl}\n', encoding="utf-8")
+    assert refused(odd).startswith(f"{odd}: not valid YAML: line ") and "Hoot" not in refused(odd)
 
 
 def test_a_file_that_is_not_there_or_a_folder_is_refused(tmp_path: Path) -> None:

@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pyspark import RDD, Broadcast, SparkContext, StorageLevel
+from pyspark import RDD, Broadcast, StorageLevel
 from pyspark.errors import PythonException
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as f
 
 from recsys_spark.blocks.layout import Block, BlockMissingError, open_block, write_block
 from recsys_spark.errors import TryAgainError
+from recsys_spark.session import described
 from recsys_spark.workers import local_folder, settle
 
 # Partial sums of all blocks together up to which the driver adds them itself.
@@ -242,13 +243,3 @@ def _add_piece(pieces: Iterable[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
 def _delete(paths: Iterable[str]) -> None:
     for path in paths:
         shutil.rmtree(path, ignore_errors=True)
-
-
-@contextmanager
-def described(context: SparkContext, text: str) -> Iterator[None]:
-    """Name the Spark jobs of a with-block in words, in Spark's UI."""
-    context.setJobDescription(text)
-    try:
-        yield
-    finally:
-        context.setJobDescription(None)  # type: ignore[arg-type]

@@ -133,7 +133,7 @@ def _clean(run: Run, data: TrainingData, last: int) -> list[int]:
     """Delete the factors of epochs other than the last and every keep_every-th; return those that are kept."""
     every = run.config.als.keep_every
     kept = sorted({last, *(range(every, last, every) if every else ())})
-    doomed = ", ".join(str(epoch) for epoch in range(1, last) if epoch not in kept)
+    doomed = [epoch for epoch in range(1, last) if epoch not in kept]
     if doomed:
-        run.tables.delete(STATE[data.moving], f"model_id = '{run.run_id}' AND epoch IN ({doomed})")
+        run.tables.delete(STATE[data.moving], {"model_id": run.run_id, "epoch": doomed})
     return kept

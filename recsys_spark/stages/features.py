@@ -11,7 +11,8 @@ from pyspark.sql import functions as f
 from recsys_spark.blocks import store
 from recsys_spark.config import Config
 from recsys_spark.errors import DataError, JobError
-from recsys_spark.runs import Run
+from recsys_spark.redaction import redacted_config
+from recsys_spark.runs import Option, Run
 from recsys_spark.runs import main as run_job
 from recsys_spark.stages import known
 from recsys_spark.stages.events import number_and_end, typed_events
@@ -20,6 +21,9 @@ from recsys_spark.transforms import events, ids, interactions, kcore, limits, sp
 
 SLICES = ("silver.interactions", "gold.user_features", "gold.item_features", "gold.profile")
 DICTIONARIES = {"gold.user_ids": ("user_id", "user_index"), "gold.item_ids": ("item_id", "item_index")}
+OPTIONS: dict[str, Option] = {
+    "--anew": {"action": "store_true", "help": "build the slices even where they are built already"},
+}
 
 
 def build_features(run: Run) -> None:
@@ -32,7 +36,7 @@ def build_features(run: Run) -> None:
     if timed and run.as_of is None and (run.tables.exists(SLICES[0]) or run.config.source.heavy_users):
         _, run.as_of = number_and_end(events.valid(typed))  # there may be nothing to do; or it says which rows are good
     note = {"from": {"bronze.events": bronze, "files": known.delivered(run), **_settings(run.config)}}
-    if _is_built(run, note):
+    if not run.options.get("anew") and _is_built(run, note):
         run.say(f"features: as of {run.as_of} they are built already")
         return
     parsed = limits.judge(typed, run.config.source, run.as_of)
@@ -87,7 +91,8 @@ def _is_from(commit: Commit | None, note: dict[str, Any]) -> bool:
 
 def _settings(config: Config) -> dict[str, object]:
     """What the features depend on beside the rows: it decides whether they must be built again."""
-    chosen = config.model_dump(mode="json", include={"source", "features", "holdout", "items", "users", "friends"})
+    sections = {"source", "features", "holdout", "items", "users", "friends"}
+    chosen = redacted_config(config.model_dump(mode="json", include=sections))
     del chosen["source"]["ingested_before"]  # it chose the version of bronze.events
     return {"config": chosen}
 
@@ -166,4 +171,4 @@ def with_core(run: Run, pairs: DataFrame, n_pairs: int) -> DataFrame:
 
 def main() -> int:
     """Run the job from the command line."""
-    return run_job("build_features", {"build_features": build_features}, __doc__ or "")
+    return run_job("build_features", {"build_features": build_features}, __doc__ or "", options=OPTIONS)

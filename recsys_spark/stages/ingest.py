@@ -3,19 +3,30 @@
 import datetime as dt
 
 from recsys_spark import files, sources
+from recsys_spark.errors import TryAgainError
 from recsys_spark.runs import Run
 from recsys_spark.runs import main as run_job
 from recsys_spark.stages.events import check_as_of
 from recsys_spark.transforms import events
 
+_TRIES = 5
+
 
 def ingest(run: Run) -> None:
     """Append the lines of files that bronze.events does not have; a file that changed since replaces its lines."""
+    for _ in range(_TRIES):
+        if _ingested(run):
+            return
+    raise TryAgainError(f"bronze.events: another ingestion came first {_TRIES} times; run the job again")
+
+
+def _ingested(run: Run) -> bool:
+    """Append what is new; return whether it is there now, and not another ingestion's rows instead."""
     source, holdout = run.config.source, run.config.holdout
     delivered = {"source": source.path}
     if holdout is not None and holdout.path is not None:
         delivered["holdout"] = holdout.path
-    known = run.tables.ingested_files()
+    known, version = run.tables.ingested_files()
     now = dt.datetime.now(dt.UTC)
     raw, n_files, changed = None, 0, []
     for part, paths in delivered.items():
@@ -29,13 +40,16 @@ def ingest(run: Run) -> None:
     if raw is None:
         run.outputs["bronze.events"] = run.tables.version("bronze.events")
         run.say("ingest: no new files")
-        return
+        return True
     if not known:
         check_as_of(run, events.parse(raw, source, run.config.features.known_events()))
-    run.outputs["bronze.events"] = run.tables.write_bronze(
-        raw, changed, {"run_id": run.run_id, "ingested_at": now.isoformat()}
-    )
+    note = {"run_id": run.run_id, "ingested_at": now.isoformat()}
+    written = run.tables.write_bronze(raw, changed, note, version)
+    if written is None:
+        return False
+    run.outputs["bronze.events"] = written
     run.say(f"ingest: {n_files} new files" + (f", {len(changed)} of them in place of older ones" if changed else ""))
+    return True
 
 
 def main() -> int:

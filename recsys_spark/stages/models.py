@@ -1,5 +1,7 @@
 """Models in the tables: which there are, their factors by epoch, and the objective that they were fitted to."""
 
+import json
+
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
@@ -10,8 +12,9 @@ from pyspark.sql.types import StructType
 import recsys_spark
 from recsys_spark.als.objective import Explicit, HuKorenVolinsky, Ials, Objective
 from recsys_spark.config import Als, Config
-from recsys_spark.errors import DataError
-from recsys_spark.runs import Run
+from recsys_spark.errors import DataError, UsageError
+from recsys_spark.redaction import redacted_config
+from recsys_spark.runs import Run, is_run_id
 from recsys_spark.schemas import SCHEMAS
 from recsys_spark.stages.champions import champion_of
 from recsys_spark.stages.known import as_timestamp
@@ -55,7 +58,9 @@ def model_of(run: Run) -> Row:
 
 
 def named_model(run: Run, model_id: str, asked: str) -> Row:
-    """Return the row of a model; raise DataError, which says what asked for it, where it is not there."""
+    """Return the row of a model; raise an error, which says what asked for it, where it is not there."""
+    if not is_run_id(model_id):
+        raise UsageError(f"{asked} {model_id!r}: no model's id: letters, digits and . _ : - only, 128 at most")
     commit = run.tables.find("gold.models", {"model_id": model_id})
     if commit is None:
         raise DataError(f"{asked} {model_id}: {run.tables.path('gold.models')} has no such model")
@@ -70,7 +75,7 @@ def register(
         "model_id": run.run_id,
         "kind": kind,
         "status": "trained",
-        "config": run.config.model_dump_json(),
+        "config": json.dumps(redacted_config(run.config.model_dump(mode="json"))),
         "inputs": inputs,
         "epochs": 0,
         "objective": [],

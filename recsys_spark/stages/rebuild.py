@@ -1,11 +1,14 @@
 """A model trained once more, from the versions of the tables that it was trained on."""
 
+import json
+
 import numpy as np
 from pyspark.sql import Row
 
 import recsys_spark
 from recsys_spark.config import Config, utc
 from recsys_spark.errors import ConfigError, DataError, JobError
+from recsys_spark.redaction import restored_config
 from recsys_spark.runs import Run
 from recsys_spark.stages.models import FACTORS, VECTORS, named_model, read_factors, read_vectors
 
@@ -15,7 +18,8 @@ def model_to_rebuild(run: Run, model_id: str) -> Row:
     model = named_model(run, model_id, "--rebuild")
     if model["kind"] not in FACTORS | VECTORS:
         raise DataError(f"--rebuild {model_id}: it is of kind {model['kind']}, which is not trained")
-    config = Config.model_validate_json(model["config"])
+    # Secrets are written nowhere: those of the present configuration take their places.
+    config = Config.model_validate(restored_config(json.loads(model["config"]), run.config.model_dump(mode="json")))
     als = config.als.model_copy(update={"warm_start": model["started_from"] or "none"})
     run.config = config.model_copy(update={"als": als, "storage": run.config.storage})
     run.as_of = None if model["as_of"] is None else utc(model["as_of"])

@@ -10,6 +10,7 @@ from pyspark.sql import functions as f
 
 from recsys_spark.config import Files
 from recsys_spark.errors import DataError
+from recsys_spark.redaction import redacted_config
 from recsys_spark.runs import Option, Run
 from recsys_spark.runs import main as run_job
 from recsys_spark.stages.events import read_files
@@ -28,6 +29,7 @@ OPTIONS: dict[str, Option] = {
     "--users": {"metavar": "FILE", "help": "CSV, JSON or Parquet with user_id (and item_id, weight: their histories): "
                                            "rank for these users alone and show the lists"},
     "--similar-items": {"action": "store_true", "help": "write gold.item_neighbours instead: items beside each item"},
+    "--anew": {"action": "store_true", "help": "rank everyone even where the lists are there already"},
     "--export": {"choices": ["parquet", "jsonl"], "help": "write the lists as plain files too, under exports/"},
 }  # fmt: skip
 _FORMATS = {".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
@@ -54,12 +56,13 @@ def _score_all(run: Run, model: Row, where: Slice) -> None:
     known = [name for name in ("silver.items", "silver.users") if run.tables.exists(name)]
     sources: dict[str, object] = {
         "silver.interactions": commit.version,
-        "topk": run.config.topk.model_dump(mode="json"),
+        "topk": redacted_config(run.config.topk.model_dump(mode="json")),
     }
     note: dict[str, object] = {"from": sources | {name: run.tables.version(name) for name in known}}
     done = run.tables.find("gold.recommendations", where)
-    if done is not None and done.note.get("from") == note["from"]:
+    if done is not None and done.note.get("from") == note["from"] and not run.options.get("anew"):
         run.outputs["gold.recommendations"] = done.version
+        _drop_parts(run, where)
         run.say(f"scoring: the lists of model {model['model_id']} as of {run.as_of} are there already")
         return
     shipped = scorer.ship(run.spark.sparkContext, model_ranker(run, model))
@@ -74,8 +77,7 @@ def _score_all(run: Run, model: Row, where: Slice) -> None:
         else:
             lists = _in_parts(run, rows, n_rows, n_parts, shipped, where, note, counter)
         commit = run.tables.write_slice("gold.recommendations", lists, where, note, ("model_id", "as_of"))
-    if n_parts > 1:
-        run.tables.delete(PARTS, f"model_id = '{model['model_id']}'")
+    _drop_parts(run, where)
     run.outputs["gold.recommendations"] = commit.version
     written = run.tables.read_slice("gold.recommendations", where, commit.version).groupBy("source").count().collect()
     run.counts["lists"] = {row["source"]: row["count"] for row in sorted(written)}
@@ -112,6 +114,12 @@ def _in_parts(
         run.tables.append_step(PARTS, whole, mine, part + 1, {"part": part}, ("model_id", "as_of", "work", "part"))
         run.progress(f"scoring: part {part + 1} of {n_parts} is done")
     return run.tables.read_slice(PARTS, mine).drop("work", "part")
+
+
+def _drop_parts(run: Run, where: Slice) -> None:
+    """Delete the parts of lists that are published, which an earlier try may have left too."""
+    if run.tables.exists(PARTS):
+        run.tables.delete(PARTS, where)
 
 
 def _export(run: Run, where: Slice) -> None:

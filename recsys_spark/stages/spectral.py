@@ -62,7 +62,7 @@ def train_vectors(run: Run, data: TrainingData, blocks: store.Blocks, note: dict
         scaled /= np.sqrt(np.maximum(space.values, 1e-12)).astype(np.float32)
         task = (scaled, row)
         blocks.repeat(lambda: _write(run, blocks.frame(_item_vectors, task, _SCHEMA), note))
-    run.tables.delete(STEPS, f"model_id = '{run.run_id}'")
+    run.tables.delete(STEPS, where)
     values = np.sqrt(space.values)
     run.counts["singular_values"] = [round(float(value), 6) for value in values]
     run.say(f"spectral: {len(values)} singular values from {values[0]:.4f} to {values[-1]:.4f}")

@@ -8,13 +8,15 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import yaml
 
 from recsys_spark import runs
-from recsys_spark.stages import backtest, evaluate, score, train, tune
+from recsys_spark.stages import backtest, evaluate, features, score, train, tune
 from recsys_spark.stages.pipeline import STAGES
 
 OPTIONS = {
+    ("build_features",): features.OPTIONS,
     ("train_als",): train.OPTIONS,
     ("score_topk",): score.OPTIONS,
     ("evaluate",): evaluate.OPTIONS,
@@ -59,7 +61,7 @@ def configuration(folder: Path, log: Path, **sections: Any) -> Path:
     """Write a configuration for the shop's log; tables go to folder/tables."""
     whole: dict[str, Any] = {
         "name": "shop",
-        "storage": {"root": str(folder / "tables")},
+        "storage": {"root": str(folder / "tables"), "runs": False},
         "source": {
             "path": str(log),
             "format": "csv",
@@ -74,6 +76,17 @@ def configuration(folder: Path, log: Path, **sections: Any) -> Path:
     path = folder / "shop.yaml"
     path.write_text(yaml.safe_dump(whole), encoding="utf-8")
     return path
+
+
+def everything_written(root: Path) -> str:
+    """All bytes under a folder as text, those of Parquet files as their rows."""
+    texts = []
+    for file in sorted(file for file in root.rglob("*") if file.is_file()):
+        if file.suffix == ".parquet":
+            texts.append(str(pq.ParquetFile(file).read().to_pylist()))
+        else:
+            texts.append(file.read_bytes().decode(errors="replace"))
+    return "\n".join(texts)
 
 
 class Job:

@@ -285,6 +285,8 @@ ERRORS = {
     "an override without value": (["--set", "als.rank"], 64, "write it as key=value"),
     "an unknown argument": (["--speed", "9"], 64, "--help"),
     "a run id with a slash": (["--run-id", "a/b"], 64, "--run-id 'a/b'"),
+    "a run id above the root": (["--run-id", "../a"], 64, "--run-id '../a'"),
+    "a run id that is SQL": (["--run-id", "a' OR '1'='1"], 64, "letters, digits and"),
 }
 
 

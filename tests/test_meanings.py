@@ -1,0 +1,89 @@
+"""Errors as Spark, Delta and the system really raise them, and what a run makes of them."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as f
+
+from recsys_spark.errors import DataError, DependencyError, JobError, TryAgainError
+from recsys_spark.faults import job_error
+
+DISK_FULL = Path("/dev/full")
+
+
+def a_full_disk_on_the_driver(spark: SparkSession, folder: Path) -> None:
+    with DISK_FULL.open("wb", buffering=0) as file:
+        file.write(b"x")
+
+
+def a_full_disk_in_a_task(spark: SparkSession, folder: Path) -> None:
+    def batches(given: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        with Path("/dev/full").open("wb", buffering=0) as file:
+            file.write(b"x")
+        yield from given
+
+    spark.range(1).mapInArrow(batches, "id long").collect()
+
+
+def a_source_that_changed(spark: SparkSession, folder: Path) -> None:
+    spark.range(1).select(f.raise_error(f.lit("files changed while they were read: try again"))).collect()
+
+
+def a_broken_parquet_file(spark: SparkSession, folder: Path) -> None:
+    spark.range(9).write.parquet(str(folder / "rows"))
+    rows = spark.read.parquet(str(folder / "rows"))
+    for file in (folder / "rows").glob("*.parquet"):
+        file.write_bytes(bytes(file.stat().st_size))
+    for crc in (folder / "rows").glob(".*.crc"):
+        crc.unlink()
+    rows.agg(f.sum("id")).collect()
+
+
+def a_missing_file_of_a_table(spark: SparkSession, folder: Path) -> None:
+    spark.range(9).write.format("delta").save(str(folder / "table"))
+    for file in (folder / "table").glob("*.parquet"):
+        file.unlink()
+    spark.read.format("delta").load(str(folder / "table")).agg(f.sum("id")).collect()
+
+
+def a_deleted_table(spark: SparkSession, folder: Path) -> None:
+    spark.read.format("delta").load(str(folder / "nowhere")).collect()
+
+
+def something_else(spark: SparkSession, folder: Path) -> None:
+    spark.range(1).select(f.raise_error(f.lit("odd"))).collect()
+
+
+CASES: list[tuple[Callable[[SparkSession, Path], None], type[JobError], str]] = [
+    (a_full_disk_on_the_driver, DependencyError, "a disk is full"),
+    (a_full_disk_in_a_task, DependencyError, "a disk is full"),
+    (a_source_that_changed, TryAgainError, "files changed while they were read"),
+    (a_broken_parquet_file, DataError, "missing or broken"),
+    (a_missing_file_of_a_table, DataError, "missing or broken"),
+    (a_deleted_table, DataError, "a table was deleted"),
+    (something_else, JobError, "--debug shows where"),
+]
+
+
+@pytest.mark.skipif(not DISK_FULL.exists(), reason="no /dev/full on this system")
+@pytest.mark.parametrize(("work", "kind", "words"), CASES, ids=lambda case: getattr(case, "__name__", None))
+def test_an_error_of_spark_or_the_system_ends_a_run_with_its_own_exit_code_in_one_line(
+    spark: SparkSession, tmp_path: Path, work: Any, kind: type[JobError], words: str
+) -> None:
+    with pytest.raises(Exception) as caught:
+        work(spark, tmp_path)
+    meant = job_error(caught.value)
+    assert type(meant) is kind and words in str(meant), caught.value
+    assert "\n" not in str(meant)
+    if kind is DataError and "broken" in words:
+        assert ".parquet" in str(meant), "the file is named"
+
+
+def test_an_error_that_was_raised_on_purpose_stays_as_it_is() -> None:
+    error = DataError(f"{os.sep}x: No space left on device")
+    assert job_error(error) is error
