@@ -1,15 +1,20 @@
 """gold.champion: which model is served, and every decision that made it so, one row each."""
 
+import dataclasses
 import datetime as dt
 from typing import Any
 
 from pyspark.sql import DataFrame, Row
 
+from recsys_spark.config import Config
 from recsys_spark.errors import DataError, TryAgainError
 from recsys_spark.runs import Run
 from recsys_spark.schemas import SCHEMAS
 
 TABLE = "gold.champion"
+
+# What of `topk` says how a model ranks, and is judged with it; the rest are rules of who is shown what.
+_RANKING = ("prior", "popularity_exponent", "spectral", "repeat_weight")
 
 
 def decisions(run: Run) -> list[Row]:
@@ -26,6 +31,13 @@ def champion_of(run: Run) -> str | None:
     """Return the id of the model that is champion now, None if none ever was."""
     rows = decisions(run)
     return rows[-1]["champion"] if rows else None
+
+
+def as_promoted(run: Run, champion: Row) -> Run:
+    """Return the run with the champion's own settings of how it ranks, as it was judged when it was promoted."""
+    own = Config.model_validate_json(champion["config"]).topk
+    topk = run.config.topk.model_copy(update={name: getattr(own, name) for name in _RANKING})
+    return dataclasses.replace(run, config=run.config.model_copy(update={"topk": topk}))
 
 
 def record(run: Run, before: str | None, decision: dict[str, Any]) -> Row:

@@ -165,8 +165,9 @@ def _reigning(run: Run, model: Row) -> str | None:
         raise DataError(f"--promote: model {champion} is the champion already; train another one")
     if champion is not None:
         other = dataclasses.replace(run, options={"model": champion}, outputs={}, counts={})
-        check_past(run, [model_of(other)])
-        score_topk(other)
+        reigning = model_of(other)
+        check_past(run, [reigning])
+        score_topk(champions.as_promoted(other, reigning))
     return champion
 
 

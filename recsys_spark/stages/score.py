@@ -13,6 +13,7 @@ from recsys_spark.errors import DataError
 from recsys_spark.redaction import redacted_config
 from recsys_spark.runs import Option, Run
 from recsys_spark.runs import main as run_job
+from recsys_spark.stages.champions import as_promoted
 from recsys_spark.stages.events import read_files
 from recsys_spark.stages.known import as_timestamp, interactions_commit
 from recsys_spark.stages.models import model_of
@@ -40,6 +41,8 @@ def score_topk(run: Run) -> None:
     """Write the list of every user who is known before as_of, one slice a model and as_of."""
     run.resolve_as_of()
     model = model_of(run)
+    if run.options.get("model") == "champion":
+        run = as_promoted(run, model)
     if run.options.get("similar_items"):
         similar_items(run, model)
     elif run.options.get("users"):

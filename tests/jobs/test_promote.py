@@ -10,6 +10,7 @@ from pyspark.sql import Row, SparkSession
 from pyspark.sql import functions as f
 
 from recsys_spark.evaluation.lists import Catalogue
+from recsys_spark.schemas import SCHEMAS
 from recsys_spark.stages import segments
 from recsys_spark.tables import Tables
 from tests.jobs.shop import AS_OF, Job, N, configuration, purchases, write_csv
@@ -190,3 +191,36 @@ def test_a_metric_that_is_not_measured_cannot_be_judged(shop: Path, job: Job) ->
     assert odd["exit_code"] == 78 and "gate: ndcg@7: 7 is not among evaluation.k" in odd["error"]
     odd = decided(job, shop, "odd", *WHEN, "--set", "gate.primary=fun")
     assert odd["exit_code"] == 78 and "gate.primary" in odd["error"]
+
+
+def test_a_champion_is_served_with_its_own_prior_whatever_the_configuration_says(spark, tmp_path, job) -> None:
+    prior = {"weight": 100, "popularity": "popularity"}
+    config = configuration(tmp_path, write_csv(tmp_path / "log.csv", purchases()), topk={"k": 3, "prior": prior})
+    assert job(config, "--run-id", "a", *WHEN)["exit_code"] == 0
+    trained = {"challenger": "a", "champion": "a", "champion_before": None, "comparison_id": None, "run_id": "a"}
+    row = {
+        **trained,
+        "number": 1,
+        "action": "promote",
+        "promoted": True,
+        "reasons": [],
+        "as_of": AS_OF,
+        "decided_at": AS_OF,
+    }
+    tables = tables_of(spark, config)
+    schema = SCHEMAS["gold.champion"]
+    tables.extend(
+        "gold.champion", lambda _: (spark.createDataFrame([tuple(row[name] for name in schema.names)], schema), 1)
+    )
+
+    def lists() -> list[Row]:
+        return tables.read("gold.recommendations").select("user_id", "items.item_id").orderBy("user_id").collect()
+
+    popular = lists()
+    without = ("--set", "topk.prior.weight=0")
+    assert job(config, "--run-id", "b", *WHEN, *without, "--model", "a", stages=("score_topk",))["exit_code"] == 0
+    assert lists() != popular
+    assert (
+        job(config, "--run-id", "c", *WHEN, *without, "--model", "champion", stages=("score_topk",))["exit_code"] == 0
+    )
+    assert lists() == popular
