@@ -78,10 +78,10 @@ def train(
 def converged(objectives: Sequence[float], tolerance: float) -> bool:
     """Whether the last epoch improved the objective by less than a share of it; never at a tolerance of 0.
 
-    >>> converged([100.0, 50.0], 0.01), converged([100.0, 50.0, 49.9], 0.01)
-    (False, True)
+    >>> converged([100.0, 50.0], 0.01), converged([100.0, 50.0, 49.9], 0.01), converged([100.0, 100.001], 0.0)
+    (False, True, False)
     """
-    return len(objectives) > 1 and objectives[-2] - objectives[-1] < tolerance * abs(objectives[-2])
+    return tolerance > 0 and len(objectives) > 1 and objectives[-2] - objectives[-1] < tolerance * abs(objectives[-2])
 
 
 def _check(label: str, before: Sequence[float], loss: float) -> None:
