@@ -3,6 +3,8 @@
 import datetime as dt
 import json
 import time
+from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from recsys_spark.stages.windows import Popular, past_windows, tried
 from recsys_spark.topk.folds import AlsFold
 from recsys_spark.tuning.judge import listed, ndcg, popular_lists, ready
 from recsys_spark.tuning.plot import plot
-from recsys_spark.tuning.search import Asked, Done, Search
+from recsys_spark.tuning.search import Asked, Done, Search, ascend
 from recsys_spark.tuning.window import Window
 
 OPTIONS: dict[str, Option] = {
@@ -54,7 +56,7 @@ def tune(run: Run) -> None:
     for_trials = seconds if config.tune.kinds == ("als",) else _SHARE_OF_TRIALS * seconds
     while len(done) < config.tune.trials and time.monotonic() - started < for_trials:
         begun = time.monotonic()
-        trial, best = _try(run, windows, list(lives), search.ask())
+        trial, best = _try(run, windows, list(lives), search.ask(), best_list)
         search.tell(trial)
         done.append((trial, best))
         _save(
@@ -93,7 +95,9 @@ def _popular(each: Window, place: int, k: int) -> float:
     return float(ndcg(each.sample, popular_lists(each.sample, each.popularities[place], k)).mean())
 
 
-def _try(run: Run, windows: list[Window], lives: list[str], asked: Asked) -> tuple[Done, dict[str, Any]]:
+def _try(
+    run: Run, windows: list[Window], lives: list[str], asked: Asked, best_list: int
+) -> tuple[Done, dict[str, Any]]:
     """Train on every window, judge after each rung of epochs; return the trial, and its epochs and prior where best."""
     config, chosen = run.config, asked.settings
     als, tune = config.als, config.tune
@@ -108,41 +112,50 @@ def _try(run: Run, windows: list[Window], lives: list[str], asked: Asked) -> tup
         runs.append(trainer.train(each.blocks(life, chosen["transform"]), start, objective, settings))
     values: dict[int, float] = {}
     best: dict[str, Any] = {"value": -1.0}
+    prior = {"popularity": float(best_list), "weight": float(tune.prior_weights[len(tune.prior_weights) // 2])}
     stopped = False
     for number in range(1, max(tune.epochs) + 1):
         factors = [next(epochs).factors for epochs in runs]
         if number not in tune.epochs:
             continue
-        grids = [
-            _grid(run, each, own, objective, life, chosen["transform"])
-            for each, own in zip(windows, factors, strict=True)
-        ]
-        means = np.mean(grids, axis=0)
-        popularity, weight = np.unravel_index(int(np.argmax(means)), means.shape)
-        values[number] = float(means.max())
+        value = _worth(run, windows, factors, objective, life, chosen["transform"])
+        grids = {"popularity": range(len(windows[0].popularities)), "weight": tune.prior_weights}
+        prior = ascend(value, grids, prior)
+        values[number] = value(prior)
         if values[number] > best["value"]:
-            best = {"value": values[number], "epochs": number, "popularity": int(popularity),
-                    "prior_weight": tune.prior_weights[int(weight)]}  # fmt: skip
+            best = {"value": values[number], "epochs": number, "popularity": int(prior["popularity"]),
+                    "prior_weight": prior["weight"]}  # fmt: skip
         if asked.falls_behind(values[number]) and number < max(tune.epochs):
             stopped = True
             break
     return Done(chosen, values, stopped), best
 
 
-def _grid(
-    run: Run, each: Window, factors: NDArray[np.float32], objective: Ials, life: int, transform: str
-) -> list[list[float]]:
-    """Return the mean NDCG for each popularity (rows) and weight of it as a prior."""
-    fold = AlsFold(trainer.rows_solve(factors, objective, 100, run.config.topk.shortfall))
-    given = ready(each.sample, each.histories(life, transform), each.columns)
-    users, k = fold.user_factors(given.offsets, given.columns, given.weights), run.config.evaluation.k[0]
-    return [
-        [
-            float(ndcg(each.sample, listed(given, users, fold.item_factors(), popularity, weight, k)).mean())
-            for weight in run.config.tune.prior_weights
-        ]
-        for popularity in each.popularities
-    ]
+def _worth(
+    run: Run,
+    windows: list[Window],
+    factors: list[NDArray[np.float32]],
+    objective: Ials,
+    life: int,
+    transform: str,
+) -> Callable[[Mapping[str, float]], float]:
+    """Return a function of a prior, popularity (by its place) and weight: the mean over windows of users' mean NDCG."""
+    k, prepared = run.config.evaluation.k[0], []
+    for each, own in zip(windows, factors, strict=True):
+        fold = AlsFold(trainer.rows_solve(own, objective, 100, run.config.topk.shortfall))
+        given = ready(each.sample, each.histories(life, transform), each.columns)
+        users = fold.user_factors(given.offsets, given.columns, given.weights)
+        prepared.append((each, given, users, fold.item_factors()))
+
+    @cache
+    def worth(popularity: int, weight: float) -> float:
+        lists = (
+            (each, listed(given, users, items, each.popularities[popularity], weight, k))
+            for each, given, users, items in prepared
+        )
+        return float(np.mean([ndcg(each.sample, found).mean() for each, found in lists]))
+
+    return lambda prior: worth(int(prior["popularity"]), prior["weight"])
 
 
 def _done(run: Run) -> list[tuple[Done, dict[str, Any]]]:
