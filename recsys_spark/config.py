@@ -79,7 +79,7 @@ def _open(path: str) -> str:
     """A path that may be written beside every row, into every log."""
     if has_secret(path):
         raise ValueError(
-            "a path is written beside the rows read from it, so it must hold no password, token or signature: give "
+            "a path is written beside the rows read from it, so it must hold no password, token or signature; give "
             "credentials to Spark, as spark.hadoop.fs.… (docs/operations.md, Secrets)"
         )
     return path

@@ -314,9 +314,10 @@ class Tables:
 
     def _committed(self, name: str, token: str) -> int | None:
         """Return the version that the commit with a token made, None where there is none."""
-        for row in self._history(name, _LATER):
-            if row["userMetadata"] and json.loads(row["userMetadata"]).get("commit") == token:
-                return int(row["version"])
+        for limit in (1, _LATER):
+            for row in self._history(name, limit):
+                if row["userMetadata"] and json.loads(row["userMetadata"]).get("commit") == token:
+                    return int(row["version"])
         return None
 
     def _history(self, name: str, limit: int | None = None) -> list[Any]:

@@ -53,7 +53,7 @@ State = dict[str, list[str]]
 def state(tables: Path) -> State:
     """Return the rows of every published table, in an order of their own, without what differs between any two runs."""
     found = {}
-    for log in sorted(tables.glob("*/*/_delta_log")):
+    for log in sorted({commit.parent for commit in tables.glob("*/*/_delta_log/*.json")}):
         name = f"{log.parent.parent.name}.{log.parent.name}"
         if name not in UNPUBLISHED:
             rows = deltalake.DeltaTable(str(log.parent)).to_pyarrow_table().to_pylist()
