@@ -45,7 +45,7 @@ def build_features(run: Run) -> None:
     good = rows.where("refused IS NULL").drop("refused")
     n_kept, after_last = number_and_end(good)
     run.as_of = run.as_of or after_last
-    _quarantine(run, rows.where("refused IS NOT NULL").select("refused.*"), n_rows, n_kept)
+    _quarantine(run, events.refused(rows), n_rows, n_kept)
     known.write_attributes(run)
     past, _ = splits.split(good, run.as_of, run.config.evaluation.horizon, run.config.holdout)
     pairs = interactions.interactions(past, run.config.features, run.as_of).persist(StorageLevel.MEMORY_AND_DISK)

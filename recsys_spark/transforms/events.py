@@ -98,6 +98,11 @@ def told_apart(parsed: DataFrame, run_id: str) -> DataFrame:
     )
 
 
+def refused(rows: DataFrame) -> DataFrame:
+    """Return the refused of rows of `told_apart`, in the schema of silver.quarantine."""
+    return rows.where(f.col("refused").isNotNull()).select("refused.*")
+
+
 def _quarantined(run_id: str) -> list[Column]:
     """The columns of silver.quarantine; `record` is JSON of the source's columns.
 

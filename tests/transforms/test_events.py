@@ -19,7 +19,7 @@ from recsys_spark.errors import ConfigError
 from recsys_spark.files import list_files, resolve
 from recsys_spark.schemas import SCHEMAS
 from recsys_spark.sources import read_raw
-from recsys_spark.transforms.events import parse, reasons, refused, valid
+from recsys_spark.transforms.events import parse, reasons, refused, told_apart, valid
 
 NOW = dt.datetime(2024, 5, 1, tzinfo=dt.UTC)
 EVENTS = {"view": 1.0, "buy": 3.0}
@@ -171,14 +171,14 @@ def test_columns_of_the_source_may_be_called_like_ours_or_anything(spark: SparkS
     parsed = parse(raw(spark, [row, {**row, "Customer ID": None}]), log)
     (kept,) = valid(parsed).collect()
     assert (kept.user_id, kept.item_id, kept.event) == ("<Customer ID>", "<a.b>", "<t`k>")
-    (lost,) = refused(parsed, "run").collect()
+    (lost,) = refused(told_apart(parsed, "run")).collect()
     assert json.loads(lost.record) == {**row, "Customer ID": None}
 
 
 def test_a_refused_row_is_kept_whole(spark: SparkSession) -> None:
     rows = [GOOD, {**GOOD, "user": None, "price": '"x"\n😀'}, GOOD]
     parsed = parse(raw(spark, rows, [None, None, "u,i,1,2,3,4,5,6,7"]), source(**FULL), EVENTS)
-    lost = refused(parsed, "run-1")
+    lost = refused(told_apart(parsed, "run-1"))
     assert lost.schema == SCHEMAS["silver.quarantine"] or [(c.name, c.dataType) for c in lost.schema] == [
         (c.name, c.dataType) for c in SCHEMAS["silver.quarantine"]
     ]
@@ -337,7 +337,7 @@ def test_whatever_the_rows_each_is_valid_or_refused_once(spark: SparkSession, fo
     def check(rows: list[dict[str, str | None]]) -> None:
         log = source(**FULL, time_format=form, timezone="Europe/London")
         parsed = parse(raw(spark, rows), log, EVENTS).localCheckpoint()
-        good, bad = valid(parsed).collect(), refused(parsed, "run").collect()
+        good, bad = valid(parsed).collect(), refused(told_apart(parsed, "run")).collect()
         assert len(good) + len(bad) == len(rows)
         assert {row.reason for row in bad} <= set(reasons(log, EVENTS))
         assert all(json.loads(row.record) == rows[row._line] for row in bad)
