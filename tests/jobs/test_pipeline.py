@@ -106,6 +106,7 @@ def test_an_interrupted_training_goes_on_and_ends_at_the_same_bytes(spark, tmp_p
     assert factors_digest(spark, config, "killed") == factors_digest(spark, config, "whole")
 
 
+@pytest.mark.slow
 def test_a_model_started_from_an_earlier_one_reaches_its_loss_in_fewer_epochs(spark, shop, job) -> None:
     with_latest = ("--as-of", AS_OF.isoformat(), "--set", "als.warm_start=latest", "--set", "als.epochs=1")
     assert job(shop.config, "--run-id", "warm", *with_latest, stages=("train_als",))["exit_code"] == 0
@@ -115,6 +116,7 @@ def test_a_model_started_from_an_earlier_one_reaches_its_loss_in_fewer_epochs(sp
     assert models["warm"]["objective"][0] <= models["a"]["objective"][-1]
 
 
+@pytest.mark.slow
 def test_a_model_to_start_from_that_does_not_fit_is_refused(spark, shop, job) -> None:
     start = ("--run-id", "cold", "--as-of", AS_OF.isoformat(), "--set", "als.warm_start=a")
     other = job(shop.config, *start, "--set", "als.rank=3", stages=("train_als",))
@@ -193,6 +195,7 @@ def test_either_moving_side_finds_the_planted_items(spark, shop, job) -> None:
     assert models["a"]["objective"] == sorted(models["a"]["objective"], reverse=True)
 
 
+@pytest.mark.slow
 def test_only_the_last_and_every_nth_epoch_are_kept(spark, tmp_path, job) -> None:
     config = configuration(tmp_path, write_csv(tmp_path / "log.csv", purchases()))
     job(config, "--run-id", "a", "--as-of", AS_OF.isoformat(), "--set", "als.keep_every=2", "--set", "als.epochs=5",

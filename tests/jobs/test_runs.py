@@ -15,7 +15,7 @@ from recsys_spark.stages.pipeline import STAGES
 from recsys_spark.tables import Tables
 from tests.jobs.shop import AS_OF, Job, configuration, everything_written, purchases, write_csv
 
-pytestmark = pytest.mark.usefixtures("spark")
+pytestmark = [pytest.mark.usefixtures("spark"), pytest.mark.slow]
 
 WHEN = ("--as-of", AS_OF.isoformat())
 # Of a reader's options, one by its key and two in URLs.

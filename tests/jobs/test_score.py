@@ -163,6 +163,7 @@ def test_event_types_decide_what_is_hidden(spark, tmp_path, job) -> None:
     assert other["exit_code"] == 78 and "gift not among the event types" in other["error"]
 
 
+@pytest.mark.slow
 def test_users_of_a_file_get_the_lists_that_the_whole_job_gives_them(spark, shop, job, tmp_path) -> None:
     """By their stored histories, and by the same histories given; a stranger's list is by what the file says of her."""
     whole = scored(spark, job, shop)
@@ -258,6 +259,7 @@ def test_similar_items_are_of_one_taste_by_either_measure(spark, shop, job) -> N
         assert item["score"] == pytest.approx(both / np.sqrt(len(users[3]) * len(users[other])))
 
 
+@pytest.mark.slow
 def test_a_killed_scoring_goes_on_after_its_last_part_and_ends_at_the_same_lists(spark, shop, job, monkeypatch) -> None:
     whole = scored(spark, job, shop)
     parts = ("--set", "topk.chunk_interactions=100")  # 264 interactions: three parts
