@@ -10,6 +10,7 @@ import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as f
 
+from recsys_spark.schemas import SCHEMAS
 from recsys_spark.stages import als
 from recsys_spark.tables import Tables
 from tests.jobs.shop import AS_OF, Job, N, configuration, left_out, purchases, write_csv
@@ -309,3 +310,11 @@ def test_a_missing_configuration_names_the_file(job, tmp_path) -> None:
     assert (summary["exit_code"], summary["run_id"] is not None) == (78, True)
     assert "no.yaml: no such configuration file" in summary["error"]
     assert json.loads(json.dumps(summary)) == summary
+
+
+def test_nothing_in_the_place_of_nothing_is_written_though_delta_has_nothing_to_commit(spark, tmp_path) -> None:
+    """silver.quarantine of a log without refused rows, built again under another configuration."""
+    empty = spark.createDataFrame([], SCHEMAS["silver.quarantine"])
+    written = [Tables(spark, str(tmp_path)).write_slice("silver.quarantine", empty, {}).version for _ in range(3)]
+    assert written == sorted(written)
+    assert Tables(spark, str(tmp_path)).read("silver.quarantine", written[-1]).count() == 0

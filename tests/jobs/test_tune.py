@@ -56,7 +56,7 @@ def test_a_search_finds_what_is_new_and_its_settings_are_a_configuration(spark, 
     assert "<svg" in (tmp_path / "whole.svg").read_text()
     job = Job()
     tuned = job(shop, "--config", str(tmp_path / "whole.yaml"), "--run-id", "b", *WHEN)
-    assert tuned["exit_code"] == 0, tuned
+    assert tuned["exit_code"] == 0, tuned["error"]
     model = Tables(spark, str(shop.parent / "tables")).read("gold.models").where("model_id = 'b'").first()
     assert f'"rank":{found["als"]["rank"]}' in model["config"]
 
