@@ -615,11 +615,7 @@ class Tune(_Section):
     """Half-lives of popularity to try, in horizons, beside that of all time."""
     prior_weights: tuple[Annotated[float, Field(ge=0)], ...] = (0, 0.003, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 2)
     """Values of topk.prior.weight to try."""
-    kinds: Annotated[tuple[Literal["als", "spectral", "blend"], ...], Field(min_length=1)] = (
-        "als",
-        "spectral",
-        "blend",
-    )
+    kinds: Annotated[tuple[FactorKind, ...], Field(min_length=1)] = ("als", "spectral", "blend")
     """Values of model.kind to choose from; ALS is tuned first, for it is a part of the blend."""
     spectral_ranks: Annotated[tuple[Annotated[int, Field(ge=1, le=2048)], ...], Field(min_length=1)] = (16, 32, 64, 128)
     """Values of spectral.rank to try; the largest is found once and the others are its leading part."""

@@ -14,19 +14,20 @@ Floats = NDArray[np.float32]
 
 
 @numba.njit(fastmath=True, error_model="numpy", nogil=True)
-def add_weighted(others: Floats, columns: Ints, targets: Floats, each: int, out: Floats) -> None:
-    """out += Σ_q t_q·y_q over the entries of one row, y_q = others[columns[q]], t_q = targets[q · each]."""
+def add_weighted(others: Floats, columns: Ints, first: int, targets: Floats, each: int, out: Floats) -> None:
+    """out += Σ_q t_q·y_q over the entries of one row, y_q = others[columns[q] − first], t_q = targets[q · each]."""
     n, rank = len(columns), others.shape[1]
     q = 0
     while q + 4 <= n:
-        a, b, c, d = others[columns[q]], others[columns[q + 1]], others[columns[q + 2]], others[columns[q + 3]]
+        a, b = others[columns[q] - first], others[columns[q + 1] - first]
+        c, d = others[columns[q + 2] - first], others[columns[q + 3] - first]
         of_a, of_b = targets[q * each], targets[(q + 1) * each]
         of_c, of_d = targets[(q + 2) * each], targets[(q + 3) * each]
         for j in range(rank):
             out[j] += of_a * a[j] + of_b * b[j] + of_c * c[j] + of_d * d[j]
         q += 4
     while q < n:
-        y = others[columns[q]]
+        y = others[columns[q] - first]
         for j in range(rank):
             out[j] += targets[q * each] * y[j]
         q += 1
@@ -100,7 +101,7 @@ def solve_rows(
             scale[j] = np.float32(1) / np.sqrt(shared[j] + regularization[u])
             x[j] = 0
             residual[j] = 0
-        add_weighted(others, history, targets[start * each_target :], each_target, residual)
+        add_weighted(others, history, 0, targets[start * each_target :], each_target, residual)
         norm = np.float32(0)
         for j in range(rank):
             residual[j] *= scale[j]

@@ -31,7 +31,7 @@ def gather(offsets: Ints, columns: Ints, values: Floats, others: Floats, out: Fl
     each = min(len(values) - 1, 1)
     for u in range(len(offsets) - 1):
         start, end = offsets[u], offsets[u + 1]
-        add_weighted(others, columns[start:end], values[start * each :], each, out[u])
+        add_weighted(others, columns[start:end], 0, values[start * each :], each, out[u])
 
 
 @numba.njit(fastmath=True, error_model="numpy", nogil=True, cache=True)
@@ -63,23 +63,10 @@ def add_products(
             x = rows[u - first]
             x[:] = 0
             start, end = offsets[u], offsets[u + 1]
-            add_weighted(others, columns[start:end], values[start * each :], each, x)
+            add_weighted(others, columns[start:end], 0, values[start * each :], each, x)
             for j in range(width):
                 x[j] *= scales[u]
         while k < len(runs) and run_rows[starts[k]] < last:
-            sum_ = out[runs[k]]
-            q, end = starts[k], starts[k + 1]
-            while q + 4 <= end:
-                a, b = rows[run_rows[q] - first], rows[run_rows[q + 1] - first]
-                c, d = rows[run_rows[q + 2] - first], rows[run_rows[q + 3] - first]
-                by_a, by_b = run_values[q * each_run], run_values[(q + 1) * each_run]
-                by_c, by_d = run_values[(q + 2) * each_run], run_values[(q + 3) * each_run]
-                for j in range(width):
-                    sum_[j] += by_a * a[j] + by_b * b[j] + by_c * c[j] + by_d * d[j]
-                q += 4
-            while q < end:
-                x = rows[run_rows[q] - first]
-                for j in range(width):
-                    sum_[j] += run_values[q * each_run] * x[j]
-                q += 1
+            start, end = starts[k], starts[k + 1]
+            add_weighted(rows, run_rows[start:end], first, run_values[start * each_run :], each_run, out[runs[k]])
             k += 1

@@ -1,6 +1,7 @@
 """The epochs of a model: from blocks to gold.item_factors (gold.user_factors where users move), one commit an epoch."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +12,6 @@ from recsys_spark.als.initial import initial_factors
 from recsys_spark.als.objective import Objective
 from recsys_spark.blocks import store
 from recsys_spark.blocks.layout import Block
-from recsys_spark.config import Als
 from recsys_spark.runs import Run
 from recsys_spark.stages.models import (
     INDEX,
@@ -20,17 +20,18 @@ from recsys_spark.stages.models import (
     model_to_start_from,
     objective_of,
     read_factors,
+    settings_of,
     write_factors,
 )
 from recsys_spark.stages.training_data import TrainingData
 
 
-def train_factors(run: Run, data: TrainingData, blocks: store.Blocks, note: dict[str, object]) -> dict[str, object]:
+def train_factors(run: Run, data: TrainingData, blocks: store.Blocks, note: dict[str, object]) -> dict[str, Any]:
     """Train ALS, going on after the last epoch that an earlier try committed; return what gold.models says of it."""
     done = _start(run, data)
     objective = objective_of(run.config.als)
     factors = done.factors
-    for epoch in trainer.train(blocks, factors, objective, _settings(run.config.als), done.objectives):
+    for epoch in trainer.train(blocks, factors, objective, settings_of(run.config.als), done.objectives):
         done.objectives.append(epoch.objective)
         done.seconds.append(epoch.seconds)
         _save(run, data, epoch, {**note, **done.note()})
@@ -67,17 +68,6 @@ class _Done:
         """What a commit of the factors tells a later try."""
         epochs = list(zip(self.objectives, self.seconds, strict=True))
         return {"epochs": epochs, "started_from": self.started_from}
-
-
-def _settings(als: Als) -> trainer.Settings:
-    return trainer.Settings(
-        als.epochs,
-        als.tolerance,
-        als.row_steps,
-        als.row_shortfall,
-        als.moving_steps,
-        als.moving_shortfall,
-    )
 
 
 def _start(run: Run, data: TrainingData) -> _Done:

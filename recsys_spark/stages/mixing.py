@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from recsys_spark.als import trainer
-from recsys_spark.als.initial import initial_factors
-from recsys_spark.als.objective import Ials
+from recsys_spark.als.trainer import rows_solve
 from recsys_spark.runs import Run
+from recsys_spark.stages.windows import epochs_on
 from recsys_spark.topk.folds import AlsFold
 from recsys_spark.tuning.mixing import ALONE, Mixer, Point
 from recsys_spark.tuning.search import ascend
@@ -71,10 +70,10 @@ def choose_kind(
             continue
         with run.doing(f"settings of {kind}"):
             found[kind] = ascend(value, *grids[kind])
-        gain, error = mixer.gain(found[kind], found["als"]) if "als" in found else (0.0, 0.0)
-        said[kind] = f"{mixer.value(found[kind]):.4f}" + (
-            f", {gain:+.4f} (standard error {error:.4f}) to als" if kind != "als" and "als" in found else ""
-        )
+        said[kind] = f"{mixer.value(found[kind]):.4f}"
+        if kind != "als" and "als" in found:
+            gain, error = mixer.gain(found[kind], found["als"])
+            said[kind] += f", {gain:+.4f} (standard error {error:.4f}) to als"
         run.say(f"{kind}: NDCG {said[kind]}: {json.dumps(found[kind])}")
     best_kind = max(found, key=lambda kind: mixer.value(found[kind]))
     if "als" in found:
@@ -85,15 +84,9 @@ def choose_kind(
 
 def _trained(run: Run, window: Window, life: int, settings: Mapping[str, Any], best: Mapping[str, Any]) -> AlsFold:
     """Return ALS's fold of a window, trained with settings for the epochs that were best."""
-    als = run.config.als
-    objective = Ials(settings["alpha0"], settings["regularization"], settings["nu"])
-    steps = trainer.Settings(
-        best["epochs"], 0.0, als.row_steps, als.row_shortfall, als.moving_steps, als.moving_shortfall
-    )
-    factors = initial_factors(window.hashes, settings["rank"], als.seed, als.init_scale)
-    for epoch in trainer.train(window.blocks(life, settings["transform"]), factors, objective, steps):
-        factors = epoch.factors
-    return AlsFold(trainer.rows_solve(factors, objective, 100, run.config.topk.shortfall))
+    objective, epochs = epochs_on(run, window, life, settings, best["epochs"])
+    *_, last = epochs
+    return AlsFold(rows_solve(last.factors, objective, 100, run.config.topk.shortfall))
 
 
 def fragment_of(chosen: Chosen) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from pyspark.sql.types import StructType
 
 import recsys_spark
 from recsys_spark.als.objective import Explicit, HuKorenVolinsky, Ials, Objective
+from recsys_spark.als.trainer import Settings
 from recsys_spark.config import Als, Config
 from recsys_spark.errors import DataError, UsageError
 from recsys_spark.redaction import redacted_config
@@ -36,6 +37,11 @@ def objective_of(als: Als) -> Objective:
     if als.objective == "explicit":
         return Explicit(als.regularization, als.nu)
     return Ials(als.alpha0, als.regularization, als.nu)
+
+
+def settings_of(als: Als) -> Settings:
+    """Return how long and how exactly a configuration solves."""
+    return Settings(als.epochs, als.tolerance, als.row_steps, als.row_shortfall, als.moving_steps, als.moving_shortfall)
 
 
 def model_of(run: Run) -> Row:

@@ -18,7 +18,7 @@ from recsys_spark.stages.models import factor_rows
 from recsys_spark.stages.training_data import TrainingData
 
 STEPS = "gold.spectral_steps"
-VECTORS = "gold.item_vectors"
+ITEM_VECTORS = "gold.item_vectors"
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -27,9 +27,10 @@ Doubles = NDArray[np.float64]
 def train_vectors(run: Run, data: TrainingData, blocks: store.Blocks, note: dict[str, object]) -> None:
     """Find singular vectors, going on after the last step that an earlier try committed."""
     where = {"model_id": run.run_id}
-    done = run.tables.find(VECTORS, where)
+    done = run.tables.find(ITEM_VECTORS, where)
     if done is not None:
-        run.outputs[VECTORS] = done.version
+        run.outputs[ITEM_VECTORS] = done.version
+        run.tables.delete(STEPS, where)  # an earlier try may have ended just before
         return
     settings = run.config.spectral
     if settings.rank >= min(len(data.columns), blocks.n_rows):
@@ -86,7 +87,8 @@ def _item_vectors(block: Block, task: tuple[Floats, float]) -> pa.RecordBatch:
 
 def _write(run: Run, frame: DataFrame, note: dict[str, object]) -> None:
     whole = frame.withColumn("model_id", f.lit(run.run_id))
-    run.outputs[VECTORS] = run.tables.write_slice(VECTORS, whole, {"model_id": run.run_id}, note, ("model_id",)).version
+    commit = run.tables.write_slice(ITEM_VECTORS, whole, {"model_id": run.run_id}, note, ("model_id",))
+    run.outputs[ITEM_VECTORS] = commit.version
 
 
 def _done(run: Run) -> list[Floats]:

@@ -1,6 +1,7 @@
 """silver.interactions to gold.item_factors, gold.item_vectors and gold.models: train one model as of a moment."""
 
 import json
+from typing import Any
 
 from pyspark.sql import Row
 
@@ -38,16 +39,17 @@ def train_als(run: Run) -> None:
     check_retention(run, inputs)
     where = {"model_id": run.run_id}
     trained = run.tables.find("gold.models", where)
-    for commit in [trained, *(commit for table in _WRITTEN for commit in run.tables.commits(table, where))]:
+    written = {table: run.tables.commits(table, where) for table in _WRITTEN}
+    for commit in [trained, *(commit for commits in written.values() for commit in commits)]:
         _check_same(run.run_id, commit, note)
     if trained is not None:
-        run.outputs |= {name: run.tables.version(name) for name in _WRITTEN if run.tables.find(name, where)}
+        run.outputs |= {table: run.tables.version(table) for table, commits in written.items() if commits}
         run.outputs["gold.models"] = trained.version
         run.say(f"training: model {run.run_id} is trained already")
         return
     data = training_data(run, inputs)
     blocks = store.build(data.histories, data.columns, data.n_blocks)
-    found: dict[str, object] = {"epochs": 0}
+    found: dict[str, Any] = {"epochs": 0}
     if kind in FACTORS:
         found |= train_factors(run, data, blocks, note)
     if kind in VECTORS:
@@ -55,7 +57,7 @@ def train_als(run: Run) -> None:
     blocks.close()
     register(run, kind, inputs, note, moving_side=data.moving, **found)
     if rebuilt is not None:
-        check_rebuilt(run, rebuilt, int(str(found["epochs"])))
+        check_rebuilt(run, rebuilt, found["epochs"])
 
 
 def _inputs(run: Run, rebuilt: Row | None) -> tuple[dict[str, int], dict[str, object]]:

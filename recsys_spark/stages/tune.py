@@ -12,15 +12,14 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from recsys_spark.als import trainer
-from recsys_spark.als.initial import initial_factors
-from recsys_spark.als.objective import Ials
+from recsys_spark.als.objective import Objective
+from recsys_spark.als.trainer import rows_solve
 from recsys_spark.errors import ConfigError, DataError
 from recsys_spark.runs import Option, Run
 from recsys_spark.runs import main as run_job
 from recsys_spark.schemas import SCHEMAS
 from recsys_spark.stages.mixing import Chosen, choose_kind, fragment_of
-from recsys_spark.stages.windows import Popular, past_windows, tried
+from recsys_spark.stages.windows import Popular, epochs_on, past_windows, tried
 from recsys_spark.topk.folds import AlsFold
 from recsys_spark.tuning.judge import listed, ndcg, popular_lists, ready
 from recsys_spark.tuning.plot import plot
@@ -99,17 +98,9 @@ def _try(
     run: Run, windows: list[Window], lives: list[str], asked: Asked, best_list: int
 ) -> tuple[Done, dict[str, Any]]:
     """Train on every window, judge after each rung of epochs; return the trial, and its epochs and prior where best."""
-    config, chosen = run.config, asked.settings
-    als, tune = config.als, config.tune
-    objective = Ials(chosen["alpha0"], chosen["regularization"], chosen["nu"])
-    settings = trainer.Settings(
-        max(tune.epochs), 0.0, als.row_steps, als.row_shortfall, als.moving_steps, als.moving_shortfall
-    )
+    chosen, tune = asked.settings, run.config.tune
     life = lives.index(chosen["half_life"])
-    runs = []
-    for each in windows:
-        start = initial_factors(each.hashes, chosen["rank"], als.seed, als.init_scale)
-        runs.append(trainer.train(each.blocks(life, chosen["transform"]), start, objective, settings))
+    objectives, runs = zip(*(epochs_on(run, each, life, chosen, max(tune.epochs)) for each in windows), strict=True)
     values: dict[int, float] = {}
     best: dict[str, Any] = {"value": -1.0}
     prior = {"popularity": float(best_list), "weight": float(tune.prior_weights[len(tune.prior_weights) // 2])}
@@ -118,7 +109,7 @@ def _try(
         factors = [next(epochs).factors for epochs in runs]
         if number not in tune.epochs:
             continue
-        value = _worth(run, windows, factors, objective, life, chosen["transform"])
+        value = _worth(run, windows, factors, objectives[0], life, chosen["transform"])
         grids = {"popularity": range(len(windows[0].popularities)), "weight": tune.prior_weights}
         prior = ascend(value, grids, prior)
         values[number] = value(prior)
@@ -135,14 +126,14 @@ def _worth(
     run: Run,
     windows: list[Window],
     factors: list[NDArray[np.float32]],
-    objective: Ials,
+    objective: Objective,
     life: int,
     transform: str,
 ) -> Callable[[Mapping[str, float]], float]:
     """Return a function of a prior, popularity (by its place) and weight: the mean over windows of users' mean NDCG."""
     k, prepared = run.config.evaluation.k[0], []
     for each, own in zip(windows, factors, strict=True):
-        fold = AlsFold(trainer.rows_solve(own, objective, 100, run.config.topk.shortfall))
+        fold = AlsFold(rows_solve(own, objective, 100, run.config.topk.shortfall))
         given = ready(each.sample, each.histories(life, transform), each.columns)
         users = fold.user_factors(given.offsets, given.columns, given.weights)
         prepared.append((each, given, users, fold.item_factors()))

@@ -1,14 +1,20 @@
 """Windows of the past that settings are judged on: what was known at a moment, and what came after it."""
 
 import datetime as dt
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from pyspark.sql import DataFrame
 
+from recsys_spark.als.initial import initial_factors
+from recsys_spark.als.objective import Objective
+from recsys_spark.als.trainer import Epoch, train
 from recsys_spark.config import Holdout
 from recsys_spark.errors import DataError
 from recsys_spark.runs import Run
 from recsys_spark.stages.events import number_and_end, parsed_events
 from recsys_spark.stages.features import with_core
+from recsys_spark.stages.models import objective_of, settings_of
 from recsys_spark.stages.rankers import hides
 from recsys_spark.transforms import events, interactions, splits
 from recsys_spark.tuning.window import Window, window
@@ -31,6 +37,22 @@ def tried(run: Run) -> tuple[dict[str, dt.timedelta | None], list[Popular]]:
         for name in ("popularity_decayed", "adoptions_decayed")
     ]
     return {NO_LIFE: None, **lives}, [("popularity", None), *decayed]
+
+
+def epochs_on(
+    run: Run, window: Window, life: int, chosen: Mapping[str, Any], epochs: int
+) -> tuple[Objective, Iterator[Epoch]]:
+    """Return the objective of chosen settings, and so many epochs of training with them on what a window knew.
+
+    chosen: rank, regularization, alpha0, nu and transform; life: the place of the half-life.
+    """
+    als = run.config.als.model_copy(
+        update={name: chosen[name] for name in ("rank", "regularization", "alpha0", "nu")}
+        | {"epochs": epochs, "tolerance": 0.0}
+    )
+    objective = objective_of(als)
+    start = initial_factors(window.hashes, als.rank, als.seed, als.init_scale)
+    return objective, train(window.blocks(life, chosen["transform"]), start, objective, settings_of(als))
 
 
 def _horizon(run: Run) -> dt.timedelta:

@@ -187,19 +187,19 @@ def rank_chunk(table: pa.Table, ranker: Ranker, k: int) -> pa.RecordBatch:
         served = counts > 0
         factors = model.user_factors(known.offsets, known.items, known.weights)
         free, bound, n_items = served & ~restricted, served & restricted, len(ranker.item_ids)
-        nothing = history.where(np.zeros(len(history.items), bool))
-        repeats = history.without(hidden, n_items) if ranker.repeat_weight else nothing
-        apart, shown = hidden.beside(repeats), allowed.without(hidden, n_items)
-        for chosen, of, again in (
-            (free, apart, repeats),
-            (bound, shown.without(repeats, n_items), repeats.within(shown, n_items)),
-        ):
+        repeats, apart = history, hidden  # what is ranked with a bonus, and what is not ranked without one
+        if ranker.repeat_weight:
+            repeats = history.without(hidden, n_items)
+            apart = hidden.beside(repeats)
+        for chosen in (free, bound):
             if not chosen.any():
                 continue
+            of = apart if chosen is free else allowed.without(apart, n_items)
             cells = of.of(chosen).at(model.places)
-            rank = top_k_of if chosen is bound else top_k
+            rank = top_k if chosen is free else top_k_of
             places, best = rank(factors[chosen], model.catalog, k, cells.offsets, cells.items, most_of_one=most)
             if ranker.repeat_weight:
+                again = repeats if chosen is free else repeats.within(allowed, n_items)
                 cells = again.of(chosen).at(model.places)
                 raised = bonuses(cells.weights, ranker.repeat_weight)
                 add_repeats(factors[chosen], model.catalog, cells.offsets, cells.items, raised, places, best)

@@ -4,13 +4,12 @@ import json
 import os
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
 
 from deploy.standalone.cluster import cluster
-from tests.cluster.submit import PROJECT, digest, lists_digest, submit
+from tests.cluster.submit import PROJECT, digest, lists_digest, packaged, submit
 from tests.jobs.shop import AS_OF, configuration, purchases, write_csv
 
 pytestmark = pytest.mark.cluster
@@ -20,11 +19,7 @@ PIPELINE = PROJECT / "jobs/pipeline.py"
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The package as the zip that --py-files ships."""
-    path = tmp_path_factory.mktemp("dist") / "recsys_spark.zip"
-    with zipfile.ZipFile(path, "w") as archive:
-        for file in sorted((PROJECT / "recsys_spark").rglob("*.py")):
-            archive.write(file, file.relative_to(PROJECT))
-    return path
+    return packaged(tmp_path_factory.mktemp("dist") / "recsys_spark.zip")
 
 
 def run(command: list[str], folder: Path, seed: int) -> tuple[str, str]:

@@ -5,15 +5,14 @@ import shutil
 import subprocess
 import sys
 import time
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from deploy.standalone.cluster import SPARK_HOME
-from tests.cluster.submit import PROJECT, digest
+from deploy.standalone.cluster import SPARK_HOME, end
+from tests.cluster.submit import PROJECT, digest, packaged
 from tests.jobs.shop import AS_OF, configuration, purchases, write_csv
 
 pytestmark = pytest.mark.cluster
@@ -71,12 +70,7 @@ def yarn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Yarn]:
             shutil.copy(conf / "written.xml", conf / name)
         yield Yarn(conf, folder)
     finally:
-        process.terminate()
-        try:
-            process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        end(process)
 
 
 @pytest.fixture(scope="module")
@@ -86,10 +80,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for part in ("conf", "jobs", "deploy/yarn"):
         shutil.copytree(PROJECT / part, made / part, ignore=shutil.ignore_patterns("__pycache__"))
     (made / "dist").mkdir()
-    with zipfile.ZipFile(made / "dist/recsys_spark.zip", "w") as archive:
-        kept = {".py", ".j2", ".css", ".js"}
-        for file in sorted(file for file in (PROJECT / "recsys_spark").rglob("*") if file.suffix in kept):
-            archive.write(file, file.relative_to(PROJECT))
+    packaged(made / "dist/recsys_spark.zip")
     return made
 
 
