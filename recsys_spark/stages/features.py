@@ -60,7 +60,7 @@ def build_features(run: Run) -> None:
     moment = known.moment_of(run, past)
     where = {"as_of": run.as_of}
     slices: dict[str, Callable[[], DataFrame]] = {
-        "silver.interactions": lambda: marked.drop("recent").withColumn("as_of", known.as_timestamp(run.as_of)),
+        "silver.interactions": lambda: known.interactions(run, marked),
         "gold.user_features": lambda: known.user_features(run, past, pairs, moment),
         "gold.item_features": lambda: known.item_features(run, past, counted, moment),
         "gold.profile": lambda: known.data_profile(run, past, marked, counted),

@@ -13,6 +13,7 @@ from recsys_spark.stages.events import read_files
 from recsys_spark.tables import Commit
 from recsys_spark.transforms import attributes, features, profile
 from recsys_spark.transforms.features import Moment
+from recsys_spark.transforms.interactions import with_event_types
 
 PLACES = {"silver.items": "items", "silver.users": "users"}
 
@@ -76,6 +77,12 @@ def moment_of(run: Run, past: DataFrame) -> Moment:
         measures,
         features.mean_measures(past, measures) if with_levels else {},
     )
+
+
+def interactions(run: Run, marked: DataFrame) -> DataFrame:
+    """Return silver.interactions of the run's as_of, of its pairs marked by `with_core`."""
+    named = with_event_types(marked.drop("recent"), run.config.features)
+    return named.withColumn("as_of", as_timestamp(run.as_of))
 
 
 def user_features(run: Run, past: DataFrame, pairs: DataFrame, moment: Moment) -> DataFrame:

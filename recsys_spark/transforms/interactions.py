@@ -45,14 +45,15 @@ def decay(as_of: dt.datetime, half_life: dt.timedelta, time: str = "time") -> Co
 
 def exact_sum(weight: Column, parts: float = _RESOLUTION) -> Column:
     """Return the sum of numbers, each rounded to one of so many parts of 1, the same whatever the order."""
-    return f.sum(f.round(weight * f.lit(parts)).cast("long")).cast("double") / f.lit(parts)
+    # Spark's round goes through decimals and would cost more than all else here.
+    return f.sum(f.rint(weight * f.lit(parts)).cast("long")).cast("double") / f.lit(parts)
 
 
 def interactions(events: DataFrame, features: Features, as_of: dt.datetime | None) -> DataFrame:
-    """Return (user_id, item_id, weight, events, event_types, hidden, recent, first_time, last_time), one row a pair.
+    """Return (user_id, item_id, weight, events, type_bits, hidden, recent, first_time, last_time), one row a pair.
 
-    weight is features.transform of the weights of the pair's valid events; event_types are the types of them,
-    sorted, null where features.events names none. hidden: an event hides the item from the user, or those against it
+    weight is features.transform of the weights of the pair's valid events; type_bits are the types of them, for
+    `with_event_types` to name. hidden: an event hides the item from the user, or those against it
     outweigh the others (unless `negative: keep`); its weight is 0. recent is the sum of 2^(−age /
     popularity_half_life) of the events that speak for the item, or of 1 where the log has no time.
     """
@@ -62,7 +63,7 @@ def interactions(events: DataFrame, features: Features, as_of: dt.datetime | Non
     return events.groupBy("user_id", "item_id").agg(
         f.when(hidden, 0.0).otherwise(transformed(features.transform, total, f.count(f.lit(1)))).alias("weight"),
         f.count(f.lit(1)).alias("events"),
-        _event_types(features).alias("event_types"),
+        _type_bits(features).alias("type_bits"),
         hidden.alias("hidden"),
         recent.alias("recent"),
         f.min("time").alias("first_time"),
@@ -87,12 +88,13 @@ def pair_totals(
 ) -> DataFrame:
     """Return (user_id, item_id, events, event_types, hidden, total_0, …): sums of weights with each half-life."""
     totals = [exact_sum(event_weight(features.model_copy(update={"half_life": life}), as_of)) for life in half_lives]
-    return events.groupBy("user_id", "item_id").agg(
+    pairs = events.groupBy("user_id", "item_id").agg(
         f.count(f.lit(1)).alias("events"),
-        _event_types(features).alias("event_types"),
+        _type_bits(features).alias("type_bits"),
         _hidden(features, totals[0]).alias("hidden"),
         *(total.alias(f"total_{place}") for place, total in enumerate(totals)),
     )
+    return with_event_types(pairs, features)
 
 
 def _type_weight(features: Features) -> Column:
@@ -117,16 +119,31 @@ def _value_weight(features: Features) -> Column:
     return f.when(value < 0, -1.0).otherwise(1.0)
 
 
-def _event_types(features: Features) -> Column:
-    """Return the distinct types of a group's events, sorted: as bits of one number while they are gathered."""
-    names = sorted({*(features.events or ()), *features.hides})
+def with_event_types(pairs: DataFrame, features: Features) -> DataFrame:
+    """Return pairs with event_types, the names of their types, sorted, in the place of type_bits.
+
+    It is null where features.events names no types.
+    """
     if features.events is None:
-        return f.lit(None).cast("array<string>")
-    bits = [literal for place, name in enumerate(names) for literal in (f.lit(name), f.lit(1 << place))]
-    seen = f.bit_or(f.element_at(f.create_map(*bits), f.col("event")))
-    return f.array_compact(
-        f.array(*(f.when(seen.bitwiseAND(1 << place) > 0, name) for place, name in enumerate(names)))
-    )
+        names = f.lit(None).cast("array<string>")
+    else:
+        seen = f.col("type_bits")
+        each = (f.when(seen.bitwiseAND(bit) > 0, name) for name, bit in _bits(features).items())
+        names = f.array_compact(f.array(*each))
+    return pairs.withColumn("event_types", names).drop("type_bits")
+
+
+def _type_bits(features: Features) -> Column:
+    """Return the distinct types of a group's events as bits of one number, null where features.events names none."""
+    if features.events is None:
+        return f.lit(None).cast("bigint")
+    pairs = [f.lit(part) for named in _bits(features).items() for part in named]
+    return f.bit_or(f.element_at(f.create_map(*pairs), f.col("event")))
+
+
+def _bits(features: Features) -> dict[str, int]:
+    """Return the bit of each type that the configuration names, in the order of their names."""
+    return {name: 1 << place for place, name in enumerate(sorted({*(features.events or ()), *features.hides}))}
 
 
 def wanted(future: DataFrame, past: DataFrame, features: Features, evaluation: Evaluation) -> DataFrame:

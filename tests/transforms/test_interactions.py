@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from pyspark.sql import DataFrame, SparkSession
 
 from recsys_spark.config import Features
-from recsys_spark.transforms.interactions import interactions, is_negative, item_features
+from recsys_spark.transforms.interactions import interactions, is_negative, item_features, with_event_types
 
 SCHEMA = "user_id string, item_id string, time timestamp, event string, value double"
 AS_OF = dt.datetime(2024, 3, 1, tzinfo=dt.UTC)
@@ -109,7 +109,8 @@ def test_hidden_pairs_make_no_item_popular(spark: SparkSession) -> None:
 def test_the_types_of_a_pair_are_sorted_and_those_that_hide_are_among_them(spark: SparkSession) -> None:
     rows = events(("a", "view", None), ("a", "buy", None), ("a", "dislike", None), ("b", "view", None))
     how = Features(events={"view": 1.0, "buy": 2.0}, hides=("dislike",))
-    found = {row["item_id"]: row["event_types"] for row in interactions(frame(spark, rows), how, AS_OF).collect()}
+    pairs = with_event_types(interactions(frame(spark, rows), how, AS_OF), how)
+    found = {row["item_id"]: row["event_types"] for row in pairs.collect()}
     assert found == {"a": ["buy", "dislike", "view"], "b": ["view"]}
 
 
