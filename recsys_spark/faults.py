@@ -20,6 +20,12 @@ _MEANINGS: tuple[tuple[str, type[JobError], str], ...] = (
         f"a disk can only be read: make storage.root and Spark's local directories writable, then {_AGAIN}",
     ),
     (
+        "DELTA_CANNOT_CREATE_LOG_PATH|Mkdirs failed to create",
+        DependencyError,
+        "a folder of a table cannot be made: its disk can only be read, or is full; make storage.root writable, "
+        f"then {_AGAIN}",
+    ),
+    (
         "DELTA_TABLE_NOT_FOUND|DELTA_MISSING_DELTA_TABLE|DELTA_PATH_DOES_NOT_EXIST|is not a Delta table|PATH_NOT_FOUND",
         DataError,
         "a table was deleted while the job ran: run the job that writes it, then this one again",

@@ -27,7 +27,7 @@ from recsys_spark import faults, memory, record
 from recsys_spark.errors import DataError, DependencyError, JobError, TryAgainError, UsageError
 from recsys_spark.log import Log
 from recsys_spark.redaction import Secrets
-from recsys_spark.session import DELTA_PACKAGE, described, has_delta, spark_session
+from recsys_spark.session import DELTA_PACKAGE, has_delta, spark_session
 from recsys_spark.stopping import StopAskedError, Stopping, within
 from recsys_spark.tables import Tables
 
@@ -215,8 +215,7 @@ def _record(run: Run, summary: Mapping[str, Any]) -> None:
     whole = {name: summary.get(name) for name in ("run_id", "job", "status", "exit_code", "error")}
     try:
         whole |= {"as_of": run.as_of, "application_id": run.spark.sparkContext.applicationId}
-        with described(run.spark.sparkContext, "record the run"):
-            record.write(run.tables, run.stages, whole)
+        record.write(run.tables, run.stages, whole)
     except Exception as error:
         run.log.say(f"warning: {record.TABLE} lacks this run: {faults.job_error(error)}", "warning")
 

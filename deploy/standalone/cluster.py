@@ -48,10 +48,13 @@ def secured(folder: Path) -> Path:
     return folder
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def free_ports(n: int) -> list[int]:
+    """Return n ports of loopback on which nobody listens."""
+    with ExitStack() as probes:
+        sockets = [probes.enter_context(socket.socket()) for _ in range(n)]
+        for probe in sockets:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in sockets]
 
 
 @contextmanager
@@ -113,7 +116,7 @@ def cluster(
         environment["SPARK_CONF_DIR"] = str(conf)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="recsys-cluster-")))
-        port = _free_port()
+        (port,) = free_ports(1)
         url = f"spark://127.0.0.1:{port}"
         log = folder / "master.log"
         master = stack.enter_context(

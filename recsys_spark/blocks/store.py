@@ -136,8 +136,8 @@ class Blocks:
 
     def _materialise(self) -> None:
         self.references.persist(StorageLevel.MEMORY_AND_DISK)
-        self._rdd: RDD[Any] = self.references.rdd
         with described(self.references.sparkSession.sparkContext, "histories to blocks"):
+            self._rdd: RDD[Any] = self.references.rdd  # where adaptive execution runs the shuffle
             sizes = self.references.select("path", "n_rows", "n_entries").collect()
         self.paths = [row.path for row in sizes]
         self.n_rows, self.n_entries = (sum(row[place] for row in sizes) for place in (1, 2))

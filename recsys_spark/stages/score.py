@@ -5,11 +5,11 @@ import json
 from pathlib import Path
 
 from pyspark import Accumulator
-from pyspark.sql import DataFrame, Row
+from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as f
 
 from recsys_spark.config import Files
-from recsys_spark.errors import DataError
+from recsys_spark.errors import DataError, TryAgainError
 from recsys_spark.redaction import redacted_config
 from recsys_spark.runs import Option, Run
 from recsys_spark.runs import main as run_job
@@ -100,13 +100,13 @@ def _in_parts(
     """Rank users in parts, by a hash of their ids; each part that is done is kept in PARTS for a later try."""
     digest = hashlib.sha256(json.dumps(note, sort_keys=True, default=str).encode()).hexdigest()[:16]
     mine = {**where, "work": digest}
-    done = {commit.note["part"] for commit in run.tables.commits(PARTS, mine)}
-    if done:
-        run.say(f"scoring: {len(done)} of {n_parts} parts are there already")
-    for part in range(n_parts):
-        if part in done:
-            continue
-        own = rows.where(f.pmod(f.xxhash64("user_id"), f.lit(n_parts)) == part)
+    if run.options.get("anew"):
+        _drop_parts(run, where)
+    there = _parts(run, mine)
+    if there:
+        run.say(f"scoring: {len(there)} of {n_parts} parts are there already")
+    for part in sorted(set(range(n_parts)) - there):
+        own = rows.where(_hashed_to(part, n_parts))
         lists = scorer.recommend(own, n_rows // n_parts, shipped, run.config.topk.k, counter)
         whole = (
             lists.withColumn("model_id", f.lit(where["model_id"]))
@@ -114,9 +114,24 @@ def _in_parts(
             .withColumn("work", f.lit(digest))
             .withColumn("part", f.lit(part))
         )
-        run.tables.append_step(PARTS, whole, mine, part + 1, {"part": part}, ("model_id", "as_of", "work", "part"))
+        run.tables.write_slice(PARTS, whole, {**mine, "part": part}, {}, ("model_id", "as_of", "work", "part"))
         run.progress(f"scoring: part {part + 1} of {n_parts} is done")
-    return run.tables.read_slice(PARTS, mine).drop("work", "part")
+    version = run.tables.version(PARTS)
+    for part in sorted(set(range(n_parts)) - _parts(run, mine, version)):
+        if not rows.where(_hashed_to(part, n_parts)).isEmpty():
+            raise TryAgainError(f"{PARTS}: another run cleared part {part + 1}, and published the lists; run it again")
+    return run.tables.read_slice(PARTS, mine, version).drop("work", "part")
+
+
+def _hashed_to(part: int, n_parts: int) -> Column:
+    return f.pmod(f.xxhash64("user_id"), f.lit(n_parts)) == part
+
+
+def _parts(run: Run, mine: Slice, version: int | None = None) -> set[int]:
+    """Return the parts that have rows."""
+    if not run.tables.exists(PARTS):
+        return set()
+    return {row["part"] for row in run.tables.read_slice(PARTS, mine, version).select("part").distinct().collect()}
 
 
 def _drop_parts(run: Run, where: Slice) -> None:

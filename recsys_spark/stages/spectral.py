@@ -97,6 +97,8 @@ def _done(run: Run) -> list[Floats]:
     steps = []
     for number in range(1, len(commits) + 1):
         rows = run.tables.read_slice(STEPS, {"model_id": run.run_id, "step": number}).toArrow().sort_by("column")
+        if not rows.num_rows:
+            break  # another run of the model ended, and cleared its steps, just now
         flat = rows.column("product").combine_chunks().flatten().to_numpy()
         steps.append(np.ascontiguousarray(flat.reshape(rows.num_rows, -1)))
     return steps

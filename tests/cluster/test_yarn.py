@@ -1,17 +1,19 @@
-"""deploy/yarn/submit.sh on a real YARN: Hadoop's own mini cluster, a resource and a node manager on loopback."""
+"""deploy/yarn/submit.sh on a real YARN: Hadoop's own resource manager and node manager, on loopback."""
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from deploy.standalone.cluster import SPARK_HOME, end
+from deploy.standalone.cluster import SPARK_HOME, end, free_ports
 from tests.cluster.submit import PROJECT, digest, packaged
 from tests.jobs.shop import AS_OF, configuration, purchases, write_csv
 
@@ -21,12 +23,13 @@ pytestmark = pytest.mark.cluster
 (HADOOP,) = [
     jar.stem.removeprefix("hadoop-client-api-") for jar in (SPARK_HOME / "jars").glob("hadoop-client-api-*.jar")
 ]
-SETTINGS = {
-    "yarn.minicluster.yarn.nodemanager.resource.memory-mb": "10240",
-    "yarn.nodemanager.vmem-check-enabled": "false",  # a JVM reserves more than it ever uses
-    "yarn.nodemanager.disk-health-checker.max-disk-utilization-per-disk-percentage": "99",
-    "yarn.scheduler.minimum-allocation-mb": "256",
-}
+PACKAGES = [
+    f"org.apache.hadoop:hadoop-client-minicluster:{HADOOP}",  # the daemons
+    "org.bouncycastle:bcpkix-jdk18on:1.82",  # which the resource manager's certificates need
+]
+DAEMON = "org.apache.hadoop.yarn.server"
+RESOURCES = "yarn.resourcemanager"
+NODE = "yarn.nodemanager"
 
 
 @dataclass(frozen=True)
@@ -35,17 +38,34 @@ class Yarn:
     logs: Path  # of the containers, below it
 
 
+def settings(folder: Path) -> dict[str, str]:
+    """What the two daemons and their clients read: every server on a free port of loopback."""
+    names = [f"{RESOURCES}.{name}" for name in ("address", "scheduler.address", "resource-tracker.address",
+                                                "admin.address", "webapp.address")]  # fmt: skip
+    names += [f"{NODE}.{name}" for name in ("address", "localizer.address", "webapp.address")]
+    return {
+        **{name: f"127.0.0.1:{port}" for name, port in zip(names, free_ports(len(names)), strict=True)},
+        f"{RESOURCES}.hostname": "127.0.0.1",
+        f"{RESOURCES}.scheduler.class": f"{DAEMON}.resourcemanager.scheduler.fifo.FifoScheduler",
+        f"{NODE}.hostname": "127.0.0.1",
+        f"{NODE}.local-dirs": str(folder / "local"),
+        f"{NODE}.log-dirs": str(folder / "logs"),
+        f"{NODE}.resource.memory-mb": "10240",
+        f"{NODE}.vmem-check-enabled": "false",  # a JVM reserves more than it ever uses
+        f"{NODE}.disk-health-checker.max-disk-utilization-per-disk-percentage": "99",
+        "yarn.scheduler.minimum-allocation-mb": "256",
+    }
+
+
 def jars(folder: Path) -> list[str]:
-    """Fetch the mini cluster by Ivy, as `make install` fetches Delta; return the jars beside Spark's own."""
+    """Fetch the daemons by Ivy, as `make install` fetches Delta; return the class path, Spark's own jars first."""
     (folder / "nothing.py").touch()
-    package = f"org.apache.hadoop:hadoop-client-minicluster:{HADOOP}"
-    command = [str(SPARK_HOME / "bin/spark-submit"), "--master", "local[1]", "--packages", package,
+    command = [str(SPARK_HOME / "bin/spark-submit"), "--master", "local[1]", "--packages", ",".join(PACKAGES),
                "--conf", f"spark.jars.ivy={folder}", str(folder / "nothing.py")]  # fmt: skip
     own = {"SPARK_HOME": str(SPARK_HOME), "PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1"}
     done = subprocess.run(command, env={**os.environ, **own}, capture_output=True, text=True, check=False, timeout=900)
-    found = [str(jar) for jar in (folder / "jars").glob("*hadoop-client-minicluster*.jar")]
-    assert found, done.stderr[-3000:]
-    return [*found, str(SPARK_HOME / "jars/*")]
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [str(SPARK_HOME / "jars/*"), str(folder / "jars/*")]
 
 
 @pytest.fixture(scope="module")
@@ -53,24 +73,38 @@ def yarn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Yarn]:
     folder = tmp_path_factory.mktemp("yarn")
     conf = folder / "conf"
     conf.mkdir()
-    options = [word for name, value in SETTINGS.items() for word in ("-D", f"{name}={value}")]
-    command = ["java", "-cp", ":".join(jars(folder)), "org.apache.hadoop.mapreduce.MiniHadoopClusterManager",
-               "-nodfs", "-writeConfig", str(conf / "written.xml"), *options]  # fmt: skip
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            command, cwd=folder, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True
-        )
+    known = settings(folder)
+    properties = (f"<property><name>{key}</name><value>{value}</value></property>" for key, value in known.items())
+    (conf / "yarn-site.xml").write_text(f"<configuration>{''.join(properties)}</configuration>")
+    classes = ":".join([str(conf), *jars(folder)])
+    web = f"http://{known[f'{RESOURCES}.webapp.address']}/ws/v1/cluster/nodes"
+    processes = {}
     try:
+        for daemon in ("resourcemanager.ResourceManager", "nodemanager.NodeManager"):
+            with (folder / daemon).open("wb") as log:
+                processes[daemon] = subprocess.Popen(
+                    ["java", "-Xmx512m", "-cp", classes, f"{DAEMON}.{daemon}"], cwd=folder, stdout=log,
+                    stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True,
+                )  # fmt: skip
         deadline = time.monotonic() + 120
-        while not (conf / "written.xml").exists():
-            assert process.poll() is None and time.monotonic() < deadline, (folder / "log").read_text()[-3000:]
-            time.sleep(0.2)
-        time.sleep(1)  # the file is written in one go, but not under another name first
-        for name in ("yarn-site.xml", "core-site.xml"):
-            shutil.copy(conf / "written.xml", conf / name)
-        yield Yarn(conf, folder)
+        while not running(web):
+            for daemon, process in processes.items():
+                assert process.poll() is None and time.monotonic() < deadline, (folder / daemon).read_text()[-3000:]
+            time.sleep(0.5)
+        yield Yarn(conf, folder / "logs")
     finally:
-        end(process)
+        for process in processes.values():
+            end(process)
+
+
+def running(web: str) -> bool:
+    """Whether the resource manager has a node."""
+    try:
+        with urllib.request.urlopen(web, timeout=5) as answer:
+            nodes = json.load(answer)["nodes"] or {}
+    except OSError:
+        return False
+    return [node["state"] for node in nodes.get("node", [])] == ["RUNNING"]
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 from pyspark.sql import functions as f
 
 from recsys_spark.stages import score
-from recsys_spark.tables import Tables
+from recsys_spark.tables import Commit, Tables
 from tests.jobs.shop import AS_OF, Job, N, configuration, left_out, purchases, write_csv
 
 pytestmark = pytest.mark.usefixtures("spark")
@@ -263,19 +263,20 @@ def test_similar_items_are_of_one_taste_by_either_measure(spark, shop, job) -> N
 def test_a_killed_scoring_goes_on_after_its_last_part_and_ends_at_the_same_lists(spark, shop, job, monkeypatch) -> None:
     whole = scored(spark, job, shop)
     parts = ("--set", "topk.chunk_interactions=100")  # 264 interactions: three parts
-    append = Tables.append_step
+    write = Tables.write_slice
 
-    def dies_after_two(self, name: str, *arguments: Any) -> None:
+    def dies_after_two(self, name: str, *arguments: Any) -> Commit:
         if name == score.PARTS and len(self.commits(name, {})) >= 2:
             raise KeyboardInterrupt
-        append(self, name, *arguments)
+        return write(self, name, *arguments)
 
-    monkeypatch.setattr(Tables, "append_step", dies_after_two)
+    monkeypatch.setattr(Tables, "write_slice", dies_after_two)
     killed = job(shop, "--run-id", "a", *WHEN, *parts, stages=("score_topk",))
     assert killed["exit_code"] == 75
     assert tables(spark, shop).read("gold.recommendations").where("model_id = 'a'").count() == N + 1, "not half a run"
-    monkeypatch.setattr(Tables, "append_step", append)
+    monkeypatch.setattr(Tables, "write_slice", write)
     again = scored(spark, job, shop, *parts)
     assert "2 of 3 parts are there already" in job.stderr
-    assert {u: r for u, r in again.items() if u != "summary"} == {u: r for u, r in whole.items() if u != "summary"}
-    assert tables(spark, shop).read(score.PARTS).count() == 0
+    for lists in (again, scored(spark, job, shop, *parts, "--anew")):
+        assert {u: r for u, r in lists.items() if u != "summary"} == {u: r for u, r in whole.items() if u != "summary"}
+        assert tables(spark, shop).read(score.PARTS).count() == 0
