@@ -495,7 +495,11 @@ class TopK(_Section):
     hide_seen: bool | Annotated[tuple[str, ...], BeforeValidator(_as_list)] = True
     """Whether items of the user's history are left out: all, none, or those with events of the types listed."""
     repeat_weight: float = Field(default=0.0, ge=0)
-    """Where seen items are not hidden: repeat_weight · log(1 + weight) is added to the score of one in the history."""
+    """Where seen items are not hidden: repeat_weight · log(1 + total weight) is added to the score of one of them."""
+    repeat_prior: Duration | None = None
+    """How long everyone's rate of coming back to an item counts beside the user's own total in it; none without it."""
+    only_seen: bool = False
+    """Whether only items of the user's own history are listed, as a list of what to buy again."""
     eligible: Filled | None = None
     """Spark SQL condition on silver.items that an item must satisfy to be listed: `attributes.in_stock = 'yes'`."""
     active_within: Duration | None = None
@@ -627,6 +631,8 @@ class Tune(_Section):
     """Values of topk.spectral.weight to try."""
     popularity_exponents: Annotated[tuple[float, ...], Field(min_length=1)] = (0, 0.1, 0.2)
     """Values of topk.popularity_exponent to try."""
+    repeat_priors: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)] = (0, 0.25, 1, 4)
+    """Values of topk.repeat_prior to try, in horizons, with them."""
     repeat_weights: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)] = (0, 0.1, 0.3, 1, 3)
     """Values of topk.repeat_weight to try, where seen items may be listed and count as wanted."""
 
@@ -690,6 +696,10 @@ class Config(_Section):
                 raise ValueError(f"topk.hide_seen: {', '.join(unknown)} not among the event types of features.events")
         if self.topk.eligible is not None and self.items is None:
             raise ValueError("topk.eligible is a condition on what is known of items: it needs the section `items`")
+        if self.topk.repeat_prior is not None and not (self.topk.repeat_weight and self.source.columns.time):
+            raise ValueError("topk.repeat_prior needs topk.repeat_weight above 0 and source.columns.time")
+        if self.topk.only_seen and self.topk.hide_seen is True:
+            raise ValueError("topk.only_seen needs topk.hide_seen: false, or event types: nothing would be left")
         if self.topk.repeat_weight and self.topk.most_of_category is not None:
             raise ValueError("topk.repeat_weight and topk.most_of_category cannot be had together")
         if self.topk.most_of_category is not None and (self.items is None or self.items.columns.category is None):

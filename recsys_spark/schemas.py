@@ -84,6 +84,7 @@ SCHEMAS: dict[str, t.StructType] = {
         item_id=t.StringType(),
         events=t.LongType(),
         users=t.LongType(),
+        user_days=t.DoubleType(),
         popularity=t.DoubleType(),
         popularity_decayed=t.DoubleType(),
         adoptions_decayed=t.DoubleType(),

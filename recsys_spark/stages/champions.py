@@ -14,7 +14,7 @@ from recsys_spark.schemas import SCHEMAS
 TABLE = "gold.champion"
 
 # What of `topk` says how a model ranks, and is judged with it; the rest are rules of who is shown what.
-_RANKING = ("prior", "popularity_exponent", "spectral", "repeat_weight")
+_RANKING = ("prior", "popularity_exponent", "spectral", "repeat_weight", "repeat_prior")
 
 
 def decisions(run: Run) -> list[Row]:

@@ -36,6 +36,11 @@ def typed_events(run: Run) -> tuple[DataFrame, int, int]:
     rows = f.col("count")
     counted = raw.groupBy(SOURCE_FILE).count().agg(f.sum(rows), f.sum(f.when(mine, rows))).first()
     every, n_rows = (counted[0] or 0, counted[1] or 0) if counted is not None else (0, 0)
+    if every and not n_rows:
+        raise DataError(
+            f"bronze.events: none of its {every:,} rows is of a file that source.path names: {', '.join(paths)}; run "
+            "ingest with this configuration, in this folder where a path is relative"
+        )
     known = raw if n_rows == every else raw.where(mine)
     return events.parse(known, config.source, config.features.known_events()), version or 0, n_rows
 

@@ -1,5 +1,6 @@
 """The kind of model for a configuration: ALS as it was tuned, spectral factors, or both, chosen on the same windows."""
 
+import datetime as dt
 import json
 import time
 from collections.abc import Mapping
@@ -10,7 +11,7 @@ import numpy as np
 
 from recsys_spark.als.trainer import rows_solve
 from recsys_spark.runs import Run
-from recsys_spark.stages.windows import epochs_on
+from recsys_spark.stages.windows import epochs_on, horizon
 from recsys_spark.topk.folds import AlsFold
 from recsys_spark.tuning.mixing import ALONE, Mixer, Point
 from recsys_spark.tuning.search import ascend
@@ -47,6 +48,9 @@ def choose_kind(
     start = {"weight": 0.0, "prior_weight": float(best["prior_weight"]), "popularity_exponent": 0.0}
     if run.config.topk.hide_seen is False and not run.config.evaluation.new_items_only:
         served["repeat_weight"], start["repeat_weight"] = tune.repeat_weights, 0.0
+        if run.config.source.columns.time is not None:
+            days = horizon(run) / dt.timedelta(days=1)
+            served["repeat_prior"], start["repeat_prior"] = [days * factor for factor in tune.repeat_priors], 0.0
     shape: dict[str, Any] = {
         "rank": tune.spectral_ranks,
         "list_exponent": tune.list_exponents,
@@ -96,6 +100,8 @@ def fragment_of(chosen: Chosen) -> dict[str, Any]:
     topk: dict[str, Any] = {"popularity_exponent": float(point["popularity_exponent"])}
     if "repeat_weight" in point:
         topk["repeat_weight"] = float(point["repeat_weight"])
+    if point.get("repeat_weight") and point.get("repeat_prior"):
+        topk["repeat_prior"] = f"{point['repeat_prior'] * 86400:.0f}s"
     if chosen.kind != "als":
         found["spectral"] = {
             "rank": int(point["rank"]),

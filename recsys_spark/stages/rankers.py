@@ -1,6 +1,7 @@
 """What scoring and evaluation need of the tables: who may be shown what, and the rankers of models and popularity."""
 
 import dataclasses
+import datetime as dt
 from typing import Any, get_args
 
 import numpy as np
@@ -21,6 +22,7 @@ from recsys_spark.topk.baselines import BaselineModel, Frequent, ItemKnn, Random
 from recsys_spark.topk.orders import Orders
 from recsys_spark.topk.prior import Prior, popularity_scales
 from recsys_spark.topk.ranker import ALLOWED, HIDDEN, SEGMENT, Model, Ranker
+from recsys_spark.topk.repeats import COMEBACKS, Repeats, comebacks
 from recsys_spark.transforms.attributes import items_at
 from recsys_spark.transforms.events import blamed, text
 from recsys_spark.transforms.interactions import decay, exact_sum
@@ -107,7 +109,21 @@ def model_ranker(run: Run, model: Row) -> Ranker:
         prior = Prior.of(popularity, fold.item_factors(), settings.weight, settings.new_users, settings.min_history)
     scales = popularity_scales(popularity, topk.popularity_exponent) if topk.popularity_exponent else None
     known = Model.of(kind, indices, fold, _eligible(items), ranker.categories, prior, scales)
-    return dataclasses.replace(ranker, model=known, reasons=topk.reasons, repeat_weight=topk.repeat_weight)
+    return dataclasses.replace(
+        ranker, model=known, reasons=topk.reasons, repeats=_repeats(run, items), only_seen=topk.only_seen
+    )
+
+
+def _repeats(run: Run, items: pa.Table) -> Repeats | None:
+    """Return how items of the own history are raised, by `items_by_index`."""
+    topk = run.config.topk
+    if not topk.repeat_weight:
+        return None
+    prior = None
+    if topk.repeat_prior is not None:
+        counts = (pc.fill_null(items.column(name), 0).to_numpy().astype(np.float64) for name in COMEBACKS)
+        prior = (topk.repeat_prior / dt.timedelta(days=1) * comebacks(*counts)).astype(np.float32)
+    return Repeats(topk.repeat_weight, run.config.features.transform == "log1p", prior)
 
 
 def _baseline(run: Run, model: Row, items: pa.Table) -> BaselineModel:
@@ -137,11 +153,11 @@ def _item_knn(run: Run, model: Row, items: pa.Table) -> ItemKnn:
 def items_by_index(run: Run) -> pa.Table:
     """Return what is known of the dictionary's items as of the run's as_of, in the order of their indices.
 
-    item_id, POPULARITIES, category, and eligible: whether the item may be listed at all.
+    item_id, POPULARITIES, COMEBACKS, category, and eligible: whether the item may be listed at all.
     """
     topk, tables = run.config.topk, run.tables
     features = tables.read_slice("gold.item_features", {"as_of": run.as_of})
-    features = features.select("item_id", *POPULARITIES, "last_time")
+    features = features.select("item_id", *POPULARITIES, *COMEBACKS, "last_time")
     items = tables.read("gold.item_ids").join(features, "item_id", "left")
     eligible = f.lit(True)
     if topk.active_within is not None:
@@ -162,6 +178,7 @@ def items_by_index(run: Run) -> pa.Table:
             "item_index",
             "item_id",
             *(f.coalesce(name, f.lit(0.0)).alias(name) for name in POPULARITIES),
+            *COMEBACKS,
             "category",
             eligible.alias("eligible"),
         ).toArrow()

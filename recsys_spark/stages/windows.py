@@ -29,10 +29,10 @@ def tried(run: Run) -> tuple[dict[str, dt.timedelta | None], list[Popular]]:
     tune = run.config.tune
     if run.config.source.columns.time is None:
         return {NO_LIFE: None}, [("popularity", None)]
-    horizon = _horizon(run)
-    lives = {f"{factor * horizon.total_seconds():.0f}s": factor * horizon for factor in tune.half_lives}
+    span = horizon(run)
+    lives = {f"{factor * span.total_seconds():.0f}s": factor * span for factor in tune.half_lives}
     decayed: list[Popular] = [
-        (name, factor * horizon)
+        (name, factor * span)
         for factor in tune.popularity_half_lives
         for name in ("popularity_decayed", "adoptions_decayed")
     ]
@@ -55,7 +55,8 @@ def epochs_on(
     return objective, train(window.blocks(life, chosen["transform"]), start, objective, settings_of(als))
 
 
-def _horizon(run: Run) -> dt.timedelta:
+def horizon(run: Run) -> dt.timedelta:
+    """Return how long each window lasts."""
     return run.config.tune.horizon or run.config.evaluation.horizon or dt.timedelta(days=28)
 
 
@@ -69,9 +70,8 @@ def past_windows(run: Run, lives: list[dt.timedelta | None], popular: list[Popul
     found = []
     for number in range(config.tune.windows):
         if config.holdout is None and run.as_of is not None:
-            horizon = _horizon(run)
-            moment: dt.datetime | None = run.as_of - (number + 1) * horizon
-            known, future = splits.split(past, moment, horizon, None)
+            moment: dt.datetime | None = run.as_of - (number + 1) * horizon(run)
+            known, future = splits.split(past, moment, horizon(run), None)
         else:
             moment = run.as_of
             known, future = splits.split(past, None, None, Holdout(random=config.tune.holdout, seed=number + 1))

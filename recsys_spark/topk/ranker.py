@@ -12,7 +12,7 @@ from recsys_spark.topk.folds import Fold
 from recsys_spark.topk.kernels import Catalog, catalog, top_k, top_k_of
 from recsys_spark.topk.orders import Orders, fill
 from recsys_spark.topk.prior import Prior
-from recsys_spark.topk.repeats import add_repeats, bonuses
+from recsys_spark.topk.repeats import Repeats, add_repeats
 
 Ints = NDArray[np.int32]
 Longs = NDArray[np.int64]
@@ -97,8 +97,8 @@ class Ranker:
     item_ids, categories (int32, −1 for none) are by dictionary index, (n_dictionary,). Lists are of `model`, or of
     `baseline` (whose eligible items are those of `may`, by dictionary index). Who has no history that it knows, or
     everyone where there is neither, gets the popular items of the own segment, then those of all; they fill up the
-    lists of others too, where there are too few items, without a score. Scores of items of the history that are not
-    hidden are raised by `repeats.bonuses` of repeat_weight; then most_of_category is None.
+    lists of others too, where there are too few items, without a score. With `repeats`, scores of items of the history
+    that are not hidden are raised; then most_of_category is None. With only_seen nothing else than they is listed.
     """
 
     item_ids: pa.Array
@@ -110,7 +110,8 @@ class Ranker:
     may: Flags | None = None
     most_of_category: int | None = None
     reasons: int = 0
-    repeat_weight: float = 0.0
+    repeats: Repeats | None = None
+    only_seen: bool = False
 
 
 @dataclass(frozen=True)
@@ -175,6 +176,10 @@ def rank_chunk(table: pa.Table, ranker: Ranker, k: int) -> pa.RecordBatch:
     rows = _Cells(offsets, indices, table.column("weight").to_numpy())
     history, hidden, allowed = (rows.where((kinds & kind > 0) & (indices >= 0)) for kind in (HISTORY, HIDDEN, ALLOWED))
     restricted = np.diff(rows.where(kinds & ALLOWED > 0).offsets) > 0
+    if ranker.only_seen:
+        free = np.repeat(~restricted, np.diff(history.offsets))
+        allowed = history.where(free).beside(history.within(allowed, len(ranker.item_ids)))
+        restricted = np.ones(n, bool)
     found = np.full((n, k), -1, np.int32)
     scores = np.full((n, k), np.nan, np.float32)
     source = np.full(n, "popular", object)
@@ -187,10 +192,10 @@ def rank_chunk(table: pa.Table, ranker: Ranker, k: int) -> pa.RecordBatch:
         served = counts > 0
         factors = model.user_factors(known.offsets, known.items, known.weights)
         free, bound, n_items = served & ~restricted, served & restricted, len(ranker.item_ids)
-        repeats, apart = history, hidden  # what is ranked with a bonus, and what is not ranked without one
-        if ranker.repeat_weight:
-            repeats = history.without(hidden, n_items)
-            apart = hidden.beside(repeats)
+        raised, apart = history, hidden  # what is ranked with a bonus, and what is not ranked without one
+        if ranker.repeats is not None:
+            raised = history.without(hidden, n_items)
+            apart = hidden.beside(raised)
         for chosen in (free, bound):
             if not chosen.any():
                 continue
@@ -198,11 +203,11 @@ def rank_chunk(table: pa.Table, ranker: Ranker, k: int) -> pa.RecordBatch:
             cells = of.of(chosen).at(model.places)
             rank = top_k if chosen is free else top_k_of
             places, best = rank(factors[chosen], model.catalog, k, cells.offsets, cells.items, most_of_one=most)
-            if ranker.repeat_weight:
-                again = repeats if chosen is free else repeats.within(allowed, n_items)
+            if ranker.repeats is not None:
+                again = raised if chosen is free else raised.within(allowed, n_items)
                 cells = again.of(chosen).at(model.places)
-                raised = bonuses(cells.weights, ranker.repeat_weight)
-                add_repeats(factors[chosen], model.catalog, cells.offsets, cells.items, raised, places, best)
+                more = ranker.repeats.bonuses(cells.weights, model.items[cells.items])
+                add_repeats(factors[chosen], model.catalog, cells.offsets, cells.items, more, places, best)
             found[chosen] = np.where(places >= 0, model.items[places], -1)
             scores[chosen] = best
         source[served] = model.name

@@ -1,5 +1,7 @@
 """Items that a user comes back to, ranked among those that are new to her: exactly, by two lists that are merged."""
 
+from dataclasses import dataclass
+
 import numba
 import numpy as np
 from numpy.typing import NDArray
@@ -9,17 +11,57 @@ from recsys_spark.topk.kernels import Catalog, score_of
 Ints = NDArray[np.int32]
 Longs = NDArray[np.int64]
 Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+
+COMEBACKS = ("events", "users", "user_days")  # what of items `comebacks` takes
+
+_USERS_AT_THE_MEAN = 10  # who come back to an item as often as to others, added to its own
 
 
-def bonuses(values: Floats, weight: float) -> Floats:
-    """Return weight·log(1 + value) of the interactions of histories, (nnz,): what their items' scores are raised by.
+@dataclass(frozen=True)
+class Repeats:
+    """How much the scores of items of the own history are raised: weight·log(1 + total + prior of the item).
 
-    A value grows with how often, and with decay how lately, the user had the item.
-
-    >>> bonuses(np.array([0, 1], np.float32), 2.0).round(3).tolist()
-    [0.0, 1.3860000371932983]
+    The total of a pair grows with how often, and with decay how lately, the user had the item; where `logged`,
+    histories have log(1 + total) in its place. prior (n_dictionary,), if any, is τ·r_i, the times that users at large
+    come back to the item in a time τ (`comebacks`): total + τ·r_i is, but for a factor that all pairs share, the mean
+    of a Poisson rate after its Gamma prior, of mean r_i and worth τ of watching, has met the user's own events.
     """
-    return (weight * np.log1p(np.maximum(values.astype(np.float64), 0))).astype(np.float32)
+
+    weight: float
+    logged: bool = False
+    prior: Floats | None = None
+
+    def bonuses(self, values: Floats, items: Ints) -> Floats:
+        """Return what scores are raised by, (nnz,), of a history's values and items by dictionary index, (nnz,) each.
+
+        >>> Repeats(2.0, prior=np.array([0, 2], np.float32)).bonuses(
+        ...     np.array([0, 1], np.float32), np.array([0, 1], np.int32)
+        ... ).round(3).tolist()
+        [0.0, 2.7730000019073486]
+        """
+        totals = np.maximum(values.astype(np.float64), 0)
+        totals = np.expm1(totals) if self.logged else totals
+        if self.prior is not None:
+            totals = totals + self.prior[items]
+        return (self.weight * np.log1p(totals)).astype(np.float32)
+
+
+def comebacks(events: Doubles, users: Doubles, user_days: Doubles) -> Doubles:
+    """Return how often a day a user who has had an item comes back to it, (n_items,).
+
+    events and users of each item, and user_days, the days since a user's first event, summed over its users, (n_items,)
+    each. An item of few users is drawn to the mean of all, as by ten users more who are like the others.
+
+    >>> comebacks(np.array([30.0, 1]), np.array([10.0, 1]), np.array([200.0, 20])).round(4).tolist()
+    [0.0955, 0.0826]
+    """
+    total = float(user_days.sum())
+    if not total:
+        return np.zeros(len(events))
+    mean = float((events - users).sum()) / total
+    more = _USERS_AT_THE_MEAN * total / float(users.sum())
+    return np.asarray((events - users + more * mean) / (user_days + more))
 
 
 def add_repeats(

@@ -164,20 +164,30 @@ def popularities(
 ) -> DataFrame:
     """Return what is popular with each half-life, as `item_features` has it with one: one row an item.
 
-    item_id, popularity, popularity_decayed_0, …, adoptions_decayed_0, …, last_time.
+    item_id, events, users, user_days, popularity, popularity_decayed_0, …, adoptions_decayed_0, …, last_time.
     """
     recent = [_recent(features, as_of, life).alias(f"recent_{place}") for place, life in enumerate(half_lives)]
     hidden = _hidden(features, exact_sum(event_weight(features, as_of)))
     pairs = events.groupBy("user_id", "item_id").agg(
-        *recent, hidden.alias("hidden"), f.min("time").alias("first_time"), f.max("time").alias("last_time")
+        *recent,
+        hidden.alias("hidden"),
+        f.count(f.lit(1)).alias("events"),
+        f.min("time").alias("first_time"),
+        f.max("time").alias("last_time"),
     )
     pairs = pairs.where(~f.col("hidden"))
     sums = []
     for place, life in enumerate(half_lives):
         sums.append(exact_sum(f.col(f"recent_{place}")).alias(f"popularity_decayed_{place}"))
         sums.append(exact_sum(_decayed(as_of, life, "first_time")).alias(f"adoptions_decayed_{place}"))
-    users = f.count(f.lit(1)).cast("double").alias("popularity")
-    return pairs.groupBy("item_id").agg(users, *sums, f.max("last_time").alias("last_time"))
+    return pairs.groupBy("item_id").agg(
+        f.sum("events").alias("events"),
+        f.count(f.lit(1)).alias("users"),
+        _user_days(as_of).alias("user_days"),
+        f.count(f.lit(1)).cast("double").alias("popularity"),
+        *sums,
+        f.max("last_time").alias("last_time"),
+    )
 
 
 def item_features(pairs: DataFrame, as_of: dt.datetime | None, half_life: dt.timedelta) -> DataFrame:
@@ -185,18 +195,28 @@ def item_features(pairs: DataFrame, as_of: dt.datetime | None, half_life: dt.tim
 
     popularity counts users from whom the item is not hidden. popularity_decayed sums their `recent`: all events by
     their age. adoptions_decayed counts them by the age of their first event: who has an item already and uses it
-    again says little about who will take it up.
+    again says little about who will take it up. user_days sums the days since the first event of each of its users,
+    null where the log has no time.
     """
     shown = ~f.col("hidden")
     return pairs.groupBy("item_id").agg(
         f.sum("events").alias("events"),
         f.count(f.lit(1)).alias("users"),
+        _user_days(as_of).alias("user_days"),
         f.count_if(shown).cast("double").alias("popularity"),
         exact_sum(f.when(shown, f.col("recent")).otherwise(0.0)).alias("popularity_decayed"),
         exact_sum(f.when(shown, _decayed(as_of, half_life, "first_time")).otherwise(0.0)).alias("adoptions_decayed"),
         f.min("first_time").alias("first_time"),
         f.max("last_time").alias("last_time"),
     )
+
+
+def _user_days(as_of: dt.datetime | None) -> Column:
+    """Return the days from first_time to as_of, summed in whole seconds; null where the log has no time."""
+    if as_of is None:
+        return f.lit(None).cast("double")
+    seconds = f.lit(int(as_of.timestamp())) - f.unix_seconds(f.col("first_time"))
+    return f.sum(seconds).cast("double") / f.lit(86400.0)
 
 
 def _recent(features: Features, as_of: dt.datetime | None, half_life: dt.timedelta) -> Column:

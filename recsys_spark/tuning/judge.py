@@ -12,7 +12,7 @@ from recsys_spark.als.linalg import one_thread
 from recsys_spark.topk.kernels import catalog, top_k
 from recsys_spark.topk.orders import Orders, fill
 from recsys_spark.topk.prior import Prior
-from recsys_spark.topk.repeats import add_repeats, bonuses
+from recsys_spark.topk.repeats import Repeats, add_repeats
 
 Ints = NDArray[np.int32]
 Longs = NDArray[np.int64]
@@ -124,23 +124,28 @@ def ready(sample: Sample, histories: Histories, items: Ints) -> Ready:
 
 
 def listed(
-    given: Ready, users: Floats, items: Floats, popularity: Floats, weight: float, k: int, repeat_weight: float = 0.0
+    given: Ready,
+    users: Floats,
+    items: Floats,
+    popularity: Floats,
+    weight: float,
+    k: int,
+    repeats: Repeats | None = None,
 ) -> Ints:
     """Return lists (n_users, k) by factors of users and items, with a popularity (n_dictionary,) as prior.
 
-    Items of the history that are not hidden are raised as `repeats.add_repeats` does, where repeat_weight is above 0.
+    With repeats, items of the history that are not hidden are raised.
     Who has no history that the model knows gets the most popular items; so is filled what ends early.
     """
     sample = given.sample
     prior = Prior.of(popularity[given.items], items, weight)
     ranked = catalog(prior.with_items(items), sample.eligible[given.items])
     whole = prior.with_users(users, np.diff(given.offsets).astype(np.int64))
-
-    raised = bonuses(given.weights, repeat_weight)
+    raised = None if repeats is None else repeats.bonuses(given.weights, given.items[given.columns])
 
     def rank(rows: slice) -> Ints:
         some = slice(rows.start, rows.stop + 1)
-        if not repeat_weight:
+        if raised is None:
             places, _ = top_k(whole[rows], ranked, k, given.hidden_offsets[some], given.hidden)
         else:
             own = given.offsets[some].astype(np.int64)

@@ -16,6 +16,7 @@ from recsys_spark.spectral import trainer
 from recsys_spark.spectral.subspace import Subspace
 from recsys_spark.topk.folds import AlsFold, Blend, Fold, SpectralFold
 from recsys_spark.topk.prior import popularity_scales
+from recsys_spark.topk.repeats import Repeats
 from recsys_spark.tuning.judge import Ready, listed, ndcg, ready
 from recsys_spark.tuning.window import Window
 
@@ -32,7 +33,8 @@ class Mixer:
     """Judges points: settings by name.
 
     A point has weight, of spectral scores beside ALS's, prior_weight, popularity_exponent, where seen items may be
-    listed repeat_weight, and where the weight is not 0 user_exponent, item_exponent, rank and list_exponent.
+    listed repeat_weight and repeat_prior (in days), and where the weight is not 0 user_exponent, item_exponent, rank
+    and list_exponent.
 
     als: ALS's fold of each window. life and transform: of the weights. popularity: the place of what is popular among
     the windows' popularities. rank is the largest that is asked for.
@@ -83,9 +85,16 @@ class Mixer:
         fold, users = self._fold(number, point)
         popularity = window.popularities[self.popularity]
         scales = popularity_scales(popularity[given.items], point["popularity_exponent"])
-        items, again = fold.item_factors() * scales[:, None], point.get("repeat_weight", 0.0)
+        items, again = fold.item_factors() * scales[:, None], self._repeats(window, point)
         lists = listed(given, users, items, popularity, point["prior_weight"], self.k, again)
         return ndcg(window.sample, lists)
+
+    def _repeats(self, window: Window, point: Point) -> Repeats | None:
+        if not point.get("repeat_weight"):
+            return None
+        days = point.get("repeat_prior", 0.0)
+        prior = (days * window.comebacks).astype(np.float32) if days else None
+        return Repeats(point["repeat_weight"], self.transform == "log1p", prior)
 
     def _fold(self, number: int, point: Point) -> tuple[Fold, Floats]:
         """Return a window's fold at a point, and the factors of its users."""

@@ -12,12 +12,14 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as f
 
 from recsys_spark.blocks import store
+from recsys_spark.topk.repeats import COMEBACKS, comebacks
 from recsys_spark.transforms.interactions import transformed
 from recsys_spark.tuning.judge import Histories, Sample
 
 Ints = NDArray[np.int32]
 Longs = NDArray[np.int64]
 Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
 
 
 @dataclass
@@ -27,7 +29,8 @@ class Window:
     pairs: user_index, item_index, core, events, total_0, total_1, … (see `pair_totals`), persisted. columns and hashes
     (n_items,): the dictionary indices, ascending, of items in the core, and the hashes of their ids. own: the
     histories of the sample's users, `user` being their place in it, sorted. popularities: (n_dictionary,) of each kind
-    tried. Blocks are built once for each half-life and transform, and kept.
+    tried. comebacks (n_dictionary,): how often a day users come back to each item. Blocks are built once for each
+    half-life and transform, and kept.
     """
 
     pairs: DataFrame
@@ -37,6 +40,7 @@ class Window:
     sample: Sample
     own: pa.Table
     popularities: Sequence[Floats]
+    comebacks: Doubles
     _blocks: dict[tuple[int, str], store.Blocks] = field(default_factory=dict)
 
     def blocks(self, half_life: int, transform: str) -> store.Blocks:
@@ -82,10 +86,10 @@ def window(
     """Build a window.
 
     marked: user_id, item_id, core, hidden, events, event_types, total_0, …; n_core of them in the core. wanted:
-    user_id, item_id, what is to be found. popular: item_id, the columns popularities, and last_time. hide: whether a
-    pair's item is hidden for being seen; one that is `hidden` is so anyway, and no history. Of the users who want
-    something, most_users are judged, by a hash of their ids. With active_since, items without an event from then on
-    are not listed.
+    user_id, item_id, what is to be found. popular: item_id, the columns popularities, COMEBACKS and last_time. hide:
+    whether a pair's item is hidden for being seen; one that is `hidden` is so anyway, and no history. Of the users who
+    want something, most_users are judged, by a hash of their ids. With active_since, items without an event from then
+    on are not listed.
     """
     coded = marked.join(f.broadcast(item_ids), "item_id").join(user_ids, "user_id").persist()
     present = (
@@ -112,6 +116,7 @@ def window(
     )
     items = item_ids.join(popular, "item_id", "left").toArrow().sort_by("item_index")
     values = [pc.fill_null(items.column(name), 0.0).to_numpy().astype(np.float32) for name in popularities]
+    counts = (pc.fill_null(items.column(name), 0).to_numpy().astype(np.float64) for name in COMEBACKS)
     eligible = np.ones(items.num_rows, bool)
     if active_since is not None:
         recent = pc.greater_equal(items.column("last_time"), pa.scalar(active_since, items.column("last_time").type))
@@ -133,6 +138,7 @@ def window(
         sample,
         own.filter(pc.invert(own.column("hidden"))),
         values,
+        comebacks(*counts),
     )
 
 

@@ -49,6 +49,15 @@ def test_a_favourite_comes_first_and_what_is_new_is_judged_apart(spark, shop) ->
     assert means["new_ndcg@1"] == 0, "the first place is the favourite's"
 
 
+def test_a_list_of_what_to_buy_again_has_nothing_else(spark, shop) -> None:
+    lists, means = scored(spark, shop, "d", "--set", "topk.repeat_weight=5", "--set", "topk.repeat_prior=30d",
+                          "--set", "topk.only_seen=true")  # fmt: skip
+    assert all(lists[f"user-{user}"][0] == f"item-{favourite(user)}" for user in range(N))
+    others = [user for user in range(N) if left_out(user) != favourite(user)]
+    assert not any(f"item-{left_out(user)}" in lists[f"user-{user}"] for user in others)
+    assert means["repeated_ndcg@1"] == 1
+
+
 def test_with_seen_items_hidden_only_new_ones_are_found(spark, shop) -> None:
     lists, means = scored(spark, shop, "c", "--set", "topk.hide_seen=true", "--set", "topk.repeat_weight=5")
     assert all(lists[f"user-{user}"][0] == f"item-{left_out(user)}" for user in range(N))

@@ -15,6 +15,7 @@ from recsys_spark.topk.folds import AlsFold, Blend, SpectralFold
 from recsys_spark.topk.orders import Orders
 from recsys_spark.topk.prior import Prior
 from recsys_spark.topk.ranker import ALLOWED, HIDDEN, HISTORY, SEGMENT, Model, Ranker, rank_chunk
+from recsys_spark.topk.repeats import Repeats
 from recsys_spark.topk.scorer import sorted_users
 from tests.als.oracle import exact_rows, random_weights
 
@@ -302,13 +303,14 @@ def test_what_a_user_comes_back_to_is_ranked_among_what_is_new(seed: int) -> Non
     users = [("a", items[q], kinds[q]) for q in range(5)]
     bound = [("b", items[q], kinds[q]) for q in range(5)] + [("b", item, ALLOWED) for item in others]
     model = model_of(random_factors(N, 4, seed), np.arange(N))
-    ranker = popular(model=model, repeat_weight=0.05)
+    prior = rng.random(N).astype(np.float32)
+    ranker = popular(model=model, repeats=Repeats(0.05, prior=prior))
     given = table([*users, *bound], [*weights, *weights, *[0.0] * len(others)])
     rows = rank_chunk(given, ranker, 6).to_pylist()
     x = model.user_factors(np.array([0, 5]), np.array(items, np.int32), np.array(weights, np.float32))[0]
     scores = model.fold.item_factors() @ x
     for item, weight in zip(items, weights, strict=True):
-        scores[item] += 0.05 * np.log1p(weight)
+        scores[item] += 0.05 * np.log1p(weight + prior[item])
     scores[items[2]] = -np.inf
     free = [item for item in np.argsort(-scores) if np.isfinite(scores[item])][:6]
     assert [item["item_id"] for item in rows[0]["items"]] == [f"item-{item}" for item in free]
@@ -316,6 +318,18 @@ def test_what_a_user_comes_back_to_is_ranked_among_what_is_new(seed: int) -> Non
     only = [item for item in np.argsort(-scores) if item in others and np.isfinite(scores[item])][:6]
     listed = [item["item_id"] for item in rows[1]["items"] if item["score"] is not None]
     assert listed == [f"item-{item}" for item in only]
+    again = rank_chunk(given, dataclasses.replace(ranker, only_seen=True), 6).to_pylist()
+    for row, among in zip(again, (items, set(items) & set(others)), strict=True):
+        own = [item for item in np.argsort(-scores) if item in among and np.isfinite(scores[item])]
+        assert [item["item_id"] for item in row["items"]] == [f"item-{item}" for item in own], "nothing else fills up"
+
+
+def test_what_histories_say_in_logarithms_is_raised_as_if_it_were_plain() -> None:
+    totals, items = np.array([0.0, 0.5, 40.0], np.float32), np.array([2, 0, 1], np.int32)
+    prior = np.array([1.0, 2.0, 3.0], np.float32)
+    plain = Repeats(0.5, prior=prior).bonuses(totals, items)
+    assert Repeats(0.5, logged=True, prior=prior).bonuses(np.log1p(totals), items) == pytest.approx(plain, rel=1e-5)
+    assert plain == pytest.approx(0.5 * np.log1p([3.0, 1.5, 42.0]), rel=1e-6)
 
 
 def test_lists_are_the_same_bytes_whatever_the_partitions_and_the_order_of_rows(spark, monkeypatch) -> None:

@@ -13,7 +13,14 @@ from pydantic import ValidationError
 from pyspark.sql import DataFrame, SparkSession
 
 from recsys_spark.config import Features
-from recsys_spark.transforms.interactions import interactions, is_negative, item_features, with_event_types
+from recsys_spark.topk.repeats import COMEBACKS
+from recsys_spark.transforms.interactions import (
+    interactions,
+    is_negative,
+    item_features,
+    popularities,
+    with_event_types,
+)
 
 SCHEMA = "user_id string, item_id string, time timestamp, event string, value double"
 AS_OF = dt.datetime(2024, 3, 1, tzinfo=dt.UTC)
@@ -104,6 +111,22 @@ def test_hidden_pairs_make_no_item_popular(spark: SparkSession) -> None:
     found = {row["item_id"]: row for row in item_features(pairs, AS_OF, DAY).collect()}
     popular = {item: (row["users"], row["popularity"], row["popularity_decayed"]) for item, row in found.items()}
     assert popular == {"a": (2, 1.0, 1.0), "b": (1, 0.0, 0.0)}
+
+
+def test_the_days_that_users_have_had_an_item_are_counted_from_their_first_event_of_it(spark: SparkSession) -> None:
+    ago = [("u", "a", 4), ("u", "a", 1), ("v", "a", 2), ("v", "b", 8)]
+    rows = [(user, item, AS_OF - dt.timedelta(days=days), "view", None) for user, item, days in ago]
+    log, how = frame(spark, rows), Features()
+    whole = item_features(interactions(log, how, AS_OF), AS_OF, DAY).collect()
+    assert {row["item_id"]: (row["events"], row["users"], row["user_days"]) for row in whole} == {
+        "a": (3, 2, 4.0 + 2.0),
+        "b": (1, 1, 8.0),
+    }
+    other = popularities(log, how, AS_OF, [DAY]).collect()
+    assert [[row[name] for name in COMEBACKS] for row in sorted(other)] == [
+        [row[name] for name in COMEBACKS] for row in sorted(whole)
+    ]
+    assert {row["user_days"] for row in item_features(interactions(log, how, None), None, DAY).collect()} == {None}
 
 
 def test_the_types_of_a_pair_are_sorted_and_those_that_hide_are_among_them(spark: SparkSession) -> None:

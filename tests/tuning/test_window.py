@@ -11,7 +11,10 @@ def test_what_a_user_dislikes_is_hidden_and_no_history_and_what_she_has_seen_is_
         [("u", "a", True, False, 2, 3.0), ("u", "b", False, True, 1, 0.0), ("v", "a", True, False, 1, 1.0)],
         "user_id string, item_id string, core boolean, hidden boolean, events long, total_0 double",
     )
-    popular = spark.createDataFrame([("a", 2.0), ("c", 1.0)], "item_id string, popularity double")
+    popular = spark.createDataFrame(
+        [("a", 2.0, 3, 2, 10.0), ("c", 1.0, 1, 1, 10.0)],
+        "item_id string, popularity double, events long, users long, user_days double",
+    )
     users = spark.createDataFrame([("u", 0), ("v", 1)], "user_id string, user_index int")
     items = spark.createDataFrame([("a", 0), ("b", 1), ("c", 2)], "item_id string, item_index int")
     wanted = spark.createDataFrame([("u", "c")], "user_id string, item_id string")
@@ -27,4 +30,5 @@ def test_what_a_user_dislikes_is_hidden_and_no_history_and_what_she_has_seen_is_
             [3.0],
         )
         assert np.array_equal(found.popularities[0], np.array([2, 0, 1], np.float32))
+        assert found.comebacks[0] > found.comebacks[2] > 0
         found.close()
