@@ -76,7 +76,7 @@ def past_windows(run: Run, lives: list[dt.timedelta | None], popular: list[Popul
             moment = run.as_of
             known, future = splits.split(past, None, None, Holdout(random=config.tune.holdout, seed=number + 1))
         with run.doing(f"window {number + 1} of {config.tune.windows}"):
-            found.append(_window(run, known, future, moment, lives, popular))
+            found.append(window_on(run, known, future, moment, lives, popular))
         run.say(f"window {number + 1} of {config.tune.windows}"
                 f"{f', from {moment:%Y-%m-%d %H:%M}' if config.holdout is None else ''}: "
                 f"{found[-1].sample.n_users:,} users judged")  # fmt: skip
@@ -84,7 +84,7 @@ def past_windows(run: Run, lives: list[dt.timedelta | None], popular: list[Popul
     return found
 
 
-def _window(
+def window_on(
     run: Run,
     known: DataFrame,
     future: DataFrame,
@@ -92,6 +92,7 @@ def _window(
     lives: list[dt.timedelta | None],
     popular: list[Popular],
 ) -> Window:
+    """Return a window on what was known, at a moment if there is time, and what is to be found."""
     config = run.config
     pairs = interactions.pair_totals(known, config.features, moment, lives).persist()
     n_pairs = pairs.count()
