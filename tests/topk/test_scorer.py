@@ -1,4 +1,5 @@
 import dataclasses
+import tracemalloc
 from collections.abc import Sequence
 
 import numpy as np
@@ -289,6 +290,35 @@ def test_a_user_alone_gets_the_list_that_she_gets_among_others() -> None:
     for place, user in enumerate(whole.column("user_id").to_pylist()):
         alone = rank_chunk(table([row for row in rows if row[0] == user]), ranker, 4)
         assert alone.to_pylist() == whole.slice(place, 1).to_pylist()
+
+
+@pytest.mark.parametrize("kind", [SEEN, HISTORY, HIDDEN, ALLOWED])
+def test_a_user_with_a_hundred_thousand_items_changes_nothing_for_others_and_takes_room_for_those_alone(
+    kind: int,
+) -> None:
+    """Room: at most 400 bytes an item, where as much for each of five hundred restricted users would be 250 MB."""
+    n, many = 120_000, 100_000
+    rng = np.random.default_rng(3)
+    every, none = np.ones(n, bool), np.full(n, -1, np.int32)
+    model = model_of(random_factors(n), np.arange(n), every, none)
+    popularity = Orders.of(np.arange(n, 0, -1).astype(np.float32), every)
+    ranker = Ranker(pa.array([f"item-{i}" for i in range(n)]), none, popularity, model=model)
+    others = [
+        (f"user-{u:03}", int(item), SEEN if q < 3 else ALLOWED)
+        for u in range(500)
+        for q, item in enumerate(rng.integers(0, n, 6))
+    ]
+    heavy: list[Row] = [("x", 0, HISTORY), *(("x", int(item), kind) for item in range(1, many))]
+    peaks, lists = [], []
+    for rows in (table(others), table([*others, *heavy])):
+        rank_chunk(rows, ranker, 5)  # what is compiled and made once
+        tracemalloc.start()
+        lists.append(rank_chunk(rows, ranker, 5).to_pylist())
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert lists[1][:-1] == lists[0]
+    assert len(lists[1][-1]["items"]) == 5
+    assert peaks[1] - peaks[0] < 400 * many
 
 
 @pytest.mark.parametrize("seed", range(6))
