@@ -60,7 +60,7 @@ def catalog(
     order = np.argsort(-norms, kind="stable").astype(np.int32)
     items = order if eligible is None else order[eligible[order]]
     tiles = np.zeros((-(-len(items) // tile_items), tile_items, rank), np.float32)
-    tiles.reshape(-1, rank)[: len(items)] = factors[items]
+    np.take(factors, items, axis=0, out=tiles.reshape(-1, rank)[: len(items)], mode="clip")  # "raise" makes a copy
     places = np.full(n_items, -1, np.int32)
     places[items] = np.arange(len(items), dtype=np.int32)
     return Catalog(tiles, items, places, norms[items[::tile_items]], None if categories is None else categories[items])
