@@ -97,7 +97,8 @@ def model_ranker(run: Run, model: Row) -> Ranker:
         return popularity_ranker(run, items, kind)
     ranker = fallback_ranker(run, items)
     if kind not in FACTORS | VECTORS:
-        return dataclasses.replace(ranker, baseline=_baseline(run, model, items), may=_eligible(items))
+        own = _baseline(run, model, items)
+        return dataclasses.replace(ranker, baseline=own, may=_eligible(items), reasons=run.config.topk.reasons)
     topk = run.config.topk
     indices, fold = fold_of(run, model)
     popularity = items.column(topk.prior.popularity).to_numpy().astype(np.float32)[indices]

@@ -219,7 +219,7 @@ def test_the_contributions_of_the_history_add_up_to_the_score() -> None:
     weights = [0.5, 2.0, 1.0]
     model = model_of(factors, np.arange(N))
     x = model.user_factors(np.array([0, 3]), np.array([1, 4, 9], np.int32), np.array(weights, np.float32))
-    parts = model.contributions(np.array([1, 4, 9]), np.array(weights, np.float32), np.array([2, 7]))
+    parts = model.explain(np.array([1, 4, 9]), np.array(weights, np.float32), np.array([2, 7]))
     assert parts.shape == (2, 3)
     assert np.allclose(parts.sum(axis=1), (x @ model.fold.item_factors()[[2, 7]].T)[0], rtol=1e-4, atol=1e-6)
 
@@ -245,7 +245,7 @@ def test_reasons_of_ratings_add_up_to_what_is_above_the_baseline() -> None:
     _, (user_bias,) = model.fold.baseline.residuals(np.array([0, 3]), *history)
     for item in row["items"]:
         place = int(item["item_id"][5:])
-        parts = model.contributions(*history, np.array([place]))[0]
+        parts = model.explain(*history, np.array([place]))[0]
         assert item["score"] == pytest.approx(3.0 + user_bias + biases[place] + parts.sum(), abs=1e-3)
         assert [reason["contribution"] for reason in item["because"]] == pytest.approx(
             sorted(parts[parts > 0], reverse=True), rel=1e-3
