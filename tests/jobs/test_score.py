@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import deltalake
+import duckdb
 import numpy as np
+import polars as pl
 import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import functions as f
@@ -272,6 +274,34 @@ def test_lists_are_read_without_spark_and_exported_as_files(spark, shop, job, fo
         lines += [line if isinstance(line, dict) else json.loads(line) for line in read]
     assert len(lines) == len(by_delta)
     assert {line["user_id"]: [item["item_id"] for item in line["items"]] for line in lines} == by_delta
+
+
+def test_polars_and_duckdb_open_the_lists_and_the_pages_loader_takes_them_to_a_store(spark, shop, job) -> None:
+    expected = {user: items_of(row) for user, row in scored(spark, job, shop).items() if user != "summary"}
+    path = str(shop.parent / "tables/gold/recommendations")
+    names = pl.col("items").list.eval(pl.element().struct.field("item_id"))
+    by_polars = pl.scan_delta(path).filter(pl.col("model_id") == "a").select("user_id", names).collect()
+    assert dict(by_polars.iter_rows()) == expected
+    lists = deltalake.DeltaTable(path).to_pyarrow_dataset()
+    query = "SELECT user_id, [item.item_id FOR item IN items] FROM lists WHERE model_id = 'a'"
+    with duckdb.connect() as connection:
+        assert dict(connection.register("lists", lists).sql(query).fetchall()) == expected
+    page = (Path(__file__).parents[2] / "docs/scoring.md").read_text(encoding="utf-8")
+    loader = page[page.index("```python\n") + 10 :].partition("```")[0]
+    store = Store()
+    loader = loader.replace("data/demo/gold/recommendations", path).replace('"demo"', '"a"')
+    exec(loader, {"store": store})
+    assert store.held == {f"recommendations:{user}": items for user, items in expected.items()}
+
+
+class Store:
+    """A key-value store as its client looks."""
+
+    def __init__(self) -> None:
+        self.held: dict[str, list[str]] = {}
+
+    def set(self, key: str, value: list[str]) -> None:
+        self.held[key] = value
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from recsys_spark import workers
 from recsys_spark.als.baseline import Baseline
 from recsys_spark.als.objective import Explicit, Ials, Objective
 from recsys_spark.als.trainer import rows_solve
@@ -374,3 +375,23 @@ def test_lists_are_the_same_bytes_whatever_the_partitions_and_the_order_of_rows(
         found.add(repr(lists.to_pylist()))
     assert len(found) == 1
     assert lists.num_rows == 200 and set(lists.column("source").to_pylist()) == {"blend+popular"}
+
+
+def test_a_catalog_that_travels_in_many_pieces_gives_the_bytes_of_one(spark, monkeypatch) -> None:
+    """Three thousand items in six tiles: pieces of a tile, of some rows of factors, of the whole."""
+    n, rng = 3000, np.random.default_rng(9)
+    every, none = np.ones(n, bool), np.full(n, -1, np.int32)
+    factors = (rng.standard_normal((n, 8)) * rng.lognormal(0, 1, (n, 1))).astype(np.float32)
+    model = model_of(factors, np.arange(n), every, none)
+    popularity = Orders.of(np.ones(n, np.float32), every)
+    ranker = Ranker(pa.array([f"item-{i}" for i in range(n)]), none, popularity, model=model, reasons=1)
+    users = [f"user-{u}" for u in np.repeat(np.arange(100), 5)]
+    rows = spark.createDataFrame(table([(user, int(rng.integers(n)), SEEN) for user in users]))
+    found, pieces = set(), []
+    for size in (2**27, 512 * 8 * 4, 1000):
+        monkeypatch.setattr(workers, "PIECE_BYTES", size)
+        pieces.append([len(workers.Shared.of(spark.sparkContext, array).pieces) for array in model.arrays().values()])
+        shipped = scorer.ship(spark.sparkContext, ranker)
+        found.add(repr(scorer.recommend(rows, 500, shipped, 7).toArrow().sort_by("user_id").to_pylist()))
+    assert len(found) == 1
+    assert pieces[0] == [1, 1] and pieces[1] == [6, 6] and min(pieces[2]) > 90
