@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as f
 
+from benchmarks.counting import computed_scores
 from benchmarks.machine import machine
 from benchmarks.synthetic import interactions
 from recsys_spark.als.initial import initial_factors
@@ -88,11 +89,11 @@ def kernel(users: Floats, items: Floats, k: int, seen: sp.csr_matrix) -> float:
 
 
 def share_of_scores(users: Floats, items: Floats, k: int, seen: sp.csr_matrix) -> float:
-    """Return the share of tiles that ‖x‖·‖y‖ does not rule out, given each user's last listed score."""
+    """Return the share of scores that are computed."""
     found = catalog(items)
-    _, scores = top_k(users, found, k, seen.indptr.astype(np.int64), seen.indices)
-    norms = np.linalg.norm(users.astype(np.float64), axis=1)
-    return float(np.mean([(norms * norm >= scores[:, -1]).mean() for norm in found.norms]))
+    with one_thread(), computed_scores() as sizes:
+        top_k(users, found, k, seen.indptr.astype(np.int64), seen.indices)
+    return sum(sizes) / (len(users) * found.factors.shape[0] * found.factors.shape[1])
 
 
 def job(spark: SparkSession, pairs: DataFrame, n: int, ranker: Ranker, k: int) -> float:

@@ -1,6 +1,6 @@
-"""What training needs of memory, counted from sizes, and what there is: refused before it starts where it does not fit.
+"""What training and ranking need of memory, counted from sizes, and what there is: what does not fit is not started.
 
-docs/algorithm.md ("Memory") has the same counts, docs/benchmarks.md those of workers beside measurements.
+docs/algorithm.md and docs/scoring.md ("Memory") have the same counts, docs/benchmarks.md measurements beside.
 """
 
 import os
@@ -12,6 +12,7 @@ from pyspark.sql import SparkSession
 
 from recsys_spark.blocks.store import COLLECTED_BYTES
 from recsys_spark.errors import ConfigError
+from recsys_spark.workers import PIECE_BYTES
 
 _MB = 1 << 20
 _GB = 1 << 30
@@ -56,23 +57,65 @@ class Need:
         return INTERPRETER + self.driver_arrays * self.moving + 2 * collected
 
 
+@dataclass(frozen=True)
+class Ranking:
+    """What ranking by a model of n_items needs, whose factors are read from tables of these ranks, one or two."""
+
+    n_items: int
+    ranks: tuple[int, ...]
+
+    @property
+    def read(self) -> int:
+        """Bytes of the largest table of factors, which Spark sends to the driver as one result."""
+        return 4 * self.n_items * max(self.ranks)
+
+    @property
+    def catalog(self) -> int:
+        """Bytes of the items' factors side by side, with a column of the prior and two of a baseline."""
+        return 4 * self.n_items * (sum(self.ranks) + 3)
+
+    @property
+    def worker(self) -> int:
+        """Bytes of a Python worker: a piece of the factors on its way to the file that is mapped; names of items."""
+        return INTERPRETER + min(self.catalog, PIECE_BYTES) + 120 * self.n_items
+
+    @property
+    def driver(self) -> int:
+        """Bytes of the Python driver: factors as they fold histories in, as they rank, and in tiles; names of items."""
+        return INTERPRETER + 3 * self.catalog + 200 * self.n_items
+
+
 def check(spark: SparkSession, need: Need, side: str, setting: str = "als.rank") -> None:
     """Raise ConfigError, with the numbers and the setting to change, where a training does not fit.
 
     setting: the name of the rank.
     """
-    context = spark.sparkContext
-    conf = context.getConf()
     what = f"{setting}: {need.rank}: {need.n_columns:,} moving {side} at this rank"
     remedy = f"lower {setting}, let the other side move (als.moving_side is not {side}), or"
-    limit = _bytes(spark, str(conf.get("spark.driver.maxResultSize", "1g")))
-    if limit and need.moving > limit:
+    _check_result(spark, need.moving, f"{what} are {{}} that each pass sends to the driver", remedy)
+    _check_processes(spark, need.driver, need.worker, what, remedy, ", or lower als.block_interactions")
+
+
+def check_ranking(spark: SparkSession, need: Ranking, model_id: str) -> None:
+    """Raise ConfigError, with the numbers and what to change, where ranking by a model does not fit."""
+    what = f"model {model_id}: {need.n_items:,} items at rank {' + '.join(map(str, need.ranks))}"
+    remedy = "train at a lower rank or on fewer items (features.k_core), or"
+    _check_result(spark, need.read, f"{what} are {{}} that the driver reads at once", remedy)
+    _check_processes(spark, need.driver, need.worker, what, remedy)
+
+
+def _check_result(spark: SparkSession, size: int, what: str, remedy: str) -> None:
+    limit = _bytes(spark, str(spark.sparkContext.getConf().get("spark.driver.maxResultSize", "1g")))
+    if limit and size > limit:
         raise ConfigError(
-            f"{what} are {_gb(need.moving)} that each pass sends to the driver, above spark.driver.maxResultSize of "
-            f"{_gb(limit)}: {remedy} raise that"
+            f"{what.format(_gb(size))}, above spark.driver.maxResultSize of {_gb(limit)}: {remedy} raise that"
         )
-    local = str(context.master).startswith("local")
-    here = need.driver + (context.defaultParallelism * need.worker if local else 0)
+
+
+def _check_processes(spark: SparkSession, driver: int, worker: int, what: str, remedy: str, or_else: str = "") -> None:
+    context = spark.sparkContext
+    conf = context.getConf()
+    here = driver + (context.defaultParallelism * worker if str(context.master).startswith("local") else 0)
     there = available()
     if here > there:
         raise ConfigError(
@@ -81,10 +124,10 @@ def check(spark: SparkSession, need: Need, side: str, setting: str = "als.rank")
         )
     python = conf.get("spark.executor.pyspark.memory", None)
     cores = int(str(conf.get("spark.executor.cores", "1")))
-    if python and need.worker * cores > _bytes(spark, python):
+    if python and worker * cores > _bytes(spark, python):
         raise ConfigError(
-            f"{what} need {_gb(need.worker)} in each of an executor's {cores} Python workers, above "
-            f"spark.executor.pyspark.memory of {python}: {remedy} raise that, or lower als.block_interactions"
+            f"{what} need {_gb(worker)} in each of an executor's {cores} Python workers, above "
+            f"spark.executor.pyspark.memory of {python}: {remedy} raise that{or_else}"
         )
 
 

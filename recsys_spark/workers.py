@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pyspark import Broadcast, SparkContext
 
+PIECE_BYTES = 2**27  # of a shared array, that a worker holds at once
+
 _settled = False
 _mapped: dict[str, NDArray[Any]] = {}  # what this process has mapped, by name
-
-_PIECE_BYTES = 2**27
 
 
 def settle() -> None:
@@ -54,7 +54,7 @@ class Shared:
     @classmethod
     def of(cls, context: SparkContext, array: NDArray[Any]) -> "Shared":
         """Ship an array (n, …)."""
-        n_pieces = max(1, -(-array.nbytes // _PIECE_BYTES))
+        n_pieces = max(1, -(-array.nbytes // PIECE_BYTES))
         pieces = tuple(context.broadcast(piece) for piece in np.array_split(array, n_pieces))
         return cls(uuid.uuid4().hex, array.shape, array.dtype.str, pieces)
 

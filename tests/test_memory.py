@@ -2,7 +2,8 @@ import pytest
 from pyspark.sql import SparkSession
 
 from recsys_spark.errors import ConfigError
-from recsys_spark.memory import INTERPRETER, Need, available, check
+from recsys_spark.memory import INTERPRETER, Need, Ranking, available, check, check_ranking
+from recsys_spark.workers import PIECE_BYTES
 
 
 def test_what_training_needs_is_what_the_page_counts() -> None:
@@ -35,6 +36,34 @@ def test_what_does_not_fit_is_refused_with_the_numbers_and_the_remedy(
     with pytest.raises(ConfigError, match=words) as error:
         check(spark, need, "items")
     assert "lower als.rank, let the other side move" in str(error.value)
+
+
+def test_what_ranking_needs_is_what_the_page_counts() -> None:
+    need = Ranking(1000, (10, 7))
+    assert need.read == 4 * 1000 * 10
+    assert need.catalog == 4 * 1000 * (17 + 3)
+    assert need.driver == INTERPRETER + 3 * 80_000 + 200 * 1000
+    assert need.worker == INTERPRETER + 80_000 + 120 * 1000
+    assert Ranking(10**8, (10,)).worker == INTERPRETER + PIECE_BYTES + 120 * 10**8
+
+
+@pytest.mark.parametrize(
+    ("need", "words"),
+    [
+        (
+            Ranking(500_000_000, (64,)),
+            r"500,000,000 items at rank 64 are 119\.2 GB .* above spark\.driver\.maxResultSize",
+        ),
+        (Ranking(500_000_000, (1, 1)), r"rank 1 \+ 1 need .* GB beside the JVM on this machine, which has .* GB left"),
+    ],
+)
+def test_a_model_that_ranking_has_no_room_for_is_refused_with_the_numbers_and_the_remedy(
+    spark: SparkSession, need: Ranking, words: str
+) -> None:
+    check_ranking(spark, Ranking(100_000, (64, 64)), "night")
+    with pytest.raises(ConfigError, match=f"model night: .*{words}") as error:
+        check_ranking(spark, need, "night")
+    assert "train at a lower rank or on fewer items" in str(error.value)
 
 
 def test_there_is_memory_left() -> None:

@@ -8,6 +8,7 @@ from recsys_spark.als.baseline import Baseline
 from recsys_spark.als.trainer import rows_solve
 from recsys_spark.config import Config
 from recsys_spark.errors import DataError
+from recsys_spark.memory import Ranking, check_ranking
 from recsys_spark.runs import Run
 from recsys_spark.stages.models import FACTORS, VECTORS, objective_of, read_factors, read_vectors
 from recsys_spark.topk.folds import AlsFold, Blend, Fold, SpectralFold
@@ -20,6 +21,7 @@ def fold_of(run: Run, model: Row) -> tuple[Ints, Fold]:
     kind = model["kind"]
     if kind not in FACTORS | VECTORS:
         raise DataError(f"model {model['model_id']} is of kind {kind}, which has no factors")
+    _check_memory(run, model)
     found = [_als(run, model)] if kind in FACTORS else []
     found += [_spectral(run, model)] if kind in VECTORS else []
     indices, fold = found[0]
@@ -29,6 +31,18 @@ def fold_of(run: Run, model: Row) -> tuple[Ints, Fold]:
     if not np.array_equal(indices, others):
         raise DataError(f"model {model['model_id']}: gold.item_factors and gold.item_vectors have other items each")
     return indices, Blend(fold, second, run.config.topk.spectral.weight)
+
+
+def _check_memory(run: Run, model: Row) -> None:
+    """Refuse a model that does not fit before its factors are read."""
+    kind, where = model["kind"], {"model_id": model["model_id"]}
+    config = Config.model_validate_json(model["config"])
+    ranks = ((config.als.rank,) if kind in FACTORS else ()) + ((config.spectral.rank,) if kind in VECTORS else ())
+    if kind in FACTORS:
+        items = run.tables.read_slice("gold.item_factors", {**where, "epoch": model["epochs"]})
+    else:
+        items = run.tables.read_slice("gold.item_vectors", where)
+    check_ranking(run.spark, Ranking(items.count(), ranks), model["model_id"])
 
 
 def _als(run: Run, model: Row) -> tuple[Ints, Fold]:

@@ -137,16 +137,37 @@ def read_factors(run: Run, table: str, model_id: str, epoch: int) -> tuple[Ints,
     """Return indices (n,), ascending, factors (n, rank) and biases (n,) of a model after an epoch."""
     index = next(column for column in INDEX.values() if column in SCHEMAS[table].names)
     rows = run.tables.read_slice(table, {"model_id": model_id, "epoch": epoch}).toArrow()
-    rows = rows.sort_by(index).combine_chunks()
     if rows.num_rows == 0:
         raise DataError(
             f"{table}: no factors of model {model_id} after epoch {epoch}; train it again under a new run id"
         )
-    factors = rows.column("factors").combine_chunks().flatten().to_numpy().reshape(rows.num_rows, -1)
+    indices, order = _ordered(rows.column(index))
     biases = np.zeros(rows.num_rows, np.float32)
     if "bias" in rows.column_names:
-        biases = rows.column("bias").fill_null(0.0).to_numpy().astype(np.float32)
-    return rows.column(index).to_numpy(), np.ascontiguousarray(factors), biases
+        biases = rows.column("bias").fill_null(0.0).to_numpy().astype(np.float32)[order]
+    return indices, _dense(rows.column("factors"), order, f"{table}: those of model {model_id}"), biases
+
+
+def _ordered(indices: pa.ChunkedArray) -> tuple[Ints, NDArray[np.int64]]:
+    """Return indices (n,), ascending, and the order that makes them so."""
+    found = indices.to_numpy()
+    order = np.argsort(found, kind="stable")
+    return found[order], order
+
+
+def _dense(lists: pa.ChunkedArray, order: NDArray[np.int64], whose: str) -> Floats:
+    """Return lists of one length as an array (n, length), in an order; of the lists, one copy and no more is made."""
+    width = len(lists[0])
+    places = np.empty(len(order), np.int64)
+    places[order] = np.arange(len(order))
+    out = np.empty((len(order), width), np.float32)
+    start = 0
+    for chunk in lists.chunks:
+        if not (chunk.value_lengths().to_numpy() == width).all():
+            raise DataError(f"{whose} are of more than one rank; train it again under a new run id")
+        out[places[start : start + len(chunk)]] = chunk.flatten().to_numpy().reshape(len(chunk), width)
+        start += len(chunk)
+    return out
 
 
 def factor_rows(indices: Ints, factors: Floats, index: str, name: str = "factors") -> pa.RecordBatch:
@@ -174,8 +195,8 @@ def write_factors(
 def read_vectors(run: Run, model_id: str) -> tuple[Ints, Floats, Doubles]:
     """Return indices (n,), ascending, singular vectors (n, rank) and sums of weights (n,) of a model's items."""
     rows = run.tables.read_slice("gold.item_vectors", {"model_id": model_id}).toArrow()
-    rows = rows.sort_by("item_index").combine_chunks()
     if rows.num_rows == 0:
         raise DataError(f"gold.item_vectors: none of model {model_id}; train it again under a new run id")
-    vectors = rows.column("vector").combine_chunks().flatten().to_numpy().reshape(rows.num_rows, -1)
-    return rows.column("item_index").to_numpy(), np.ascontiguousarray(vectors), rows.column("degree").to_numpy()
+    indices, order = _ordered(rows.column("item_index"))
+    vectors = _dense(rows.column("vector"), order, f"gold.item_vectors: those of model {model_id}")
+    return indices, vectors, rows.column("degree").to_numpy()[order]

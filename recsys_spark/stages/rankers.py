@@ -99,7 +99,8 @@ def model_ranker(run: Run, model: Row) -> Ranker:
         return popularity_ranker(run, items, kind)
     ranker = fallback_ranker(run, items)
     if kind not in FACTORS | VECTORS:
-        return dataclasses.replace(ranker, baseline=_baseline(run, model, items), may=_eligible(items))
+        own = _baseline(run, model, items)
+        return dataclasses.replace(ranker, baseline=own, may=_eligible(items), reasons=run.config.topk.reasons)
     topk = run.config.topk
     indices, fold = fold_of(run, model)
     popularity = items.column(topk.prior.popularity).to_numpy().astype(np.float32)[indices]
@@ -160,6 +161,7 @@ def items_by_index(run: Run) -> pa.Table:
     features = features.select("item_id", *POPULARITIES, *COMEBACKS, "last_time")
     items = tables.read("gold.item_ids").join(features, "item_id", "left")
     eligible = f.lit(True)
+    n_unheard = 0
     if topk.active_within is not None:
         eligible = f.coalesce(f.col("last_time") >= f.lit(run.as_of) - f.lit(topk.active_within), f.lit(False))
     if tables.exists("silver.items"):
@@ -167,6 +169,7 @@ def items_by_index(run: Run) -> pa.Table:
         chosen = f.lit(True) if topk.eligible is None else f.coalesce(f.expr(topk.eligible), f.lit(False))
         with blamed(f"topk.eligible: {topk.eligible!r}"):
             now = items_at(every, run.as_of).select("item_id", "category", chosen.alias("_chosen"))
+            n_unheard = now.where("_chosen").join(tables.read("gold.item_ids"), "item_id", "left_anti").count()
         named = every.select("item_id").distinct().withColumn("_named", f.lit(True))
         items = items.join(named, "item_id", "left").join(now, "item_id", "left")
         unnamed = f.col("_named").isNull() if topk.eligible is None else f.lit(False)
@@ -184,8 +187,12 @@ def items_by_index(run: Run) -> pa.Table:
         ).toArrow()
     table = table.sort_by("item_index").combine_chunks()
     n_eligible = pc.sum(table.column("eligible")).as_py() or 0
-    if n_eligible < table.num_rows:
-        run.counts["eligible_items"] = {"eligible": n_eligible, "known": table.num_rows}
+    if n_eligible < table.num_rows or n_unheard:
+        # What is in stock but has no event is in no list: many of them mean that both name items differently.
+        run.counts["eligible_items"] = {
+            "eligible": n_eligible, "known": table.num_rows, "eligible_without_events": n_unheard,
+        }  # fmt: skip
+        run.say(f"scoring: {n_eligible:,} of {table.num_rows:,} items may be listed; {n_unheard:,} more have no events")
     return table
 
 
@@ -205,11 +212,14 @@ def _listed_pairs(run: Run, name: str, given: Pairs) -> DataFrame:
     """Return (user_id, item_index) of a configured file of pairs; count what it has, and which items are unknown."""
     raw = read_files(run, given)
     pairs = _indexed(run, raw.select(text("user_id").alias("user_id"), text("item_id").alias("item_id")).distinct())
-    pairs = pairs.where(f.col("user_id") != "")
-    counts = pairs.agg(f.count(f.lit(1)), f.count_if(f.col("item_index").isNull())).first()
+    user = f.coalesce("user_id", f.lit(""))
+    unknown, nobody = f.col("item_index").isNull(), user == ""
+    counts = pairs.agg(f.count(f.lit(1)), f.count_if(unknown & ~nobody), f.count_if(nobody)).first()
     assert counts is not None
-    run.counts[f"topk.{name}"] = {"pairs": counts[0], "of_unknown_items": counts[1]}
-    return pairs.select("user_id", "item_index")
+    run.counts[f"topk.{name}"] = {"pairs": counts[0], "of_unknown_items": counts[1], "without_user": counts[2]}
+    run.say(f"scoring: topk.{name}: {counts[0]:,} pairs, {counts[1]:,} of items that nobody knows, {counts[2]:,} "
+            "without a user")  # fmt: skip
+    return pairs.where(~nobody).select("user_id", "item_index")
 
 
 def _eligible(items: pa.Table) -> NDArray[np.bool_]:

@@ -54,7 +54,7 @@ def show_someone(run: Run, model_id: str) -> None:
     lists = run.tables.read_slice("gold.recommendations", {"model_id": model_id, "as_of": run.as_of})
     pairs = run.tables.read_slice("silver.interactions", {"as_of": run.as_of})
     known = pairs.groupBy("user_id").count().where(f.col("count") >= _HISTORY).select("user_id")
-    served = lists.where("source = 'als'").join(known, "user_id", "left_semi")
+    served = lists.where("source NOT IN ('segment', 'popular')").join(known, "user_id", "left_semi")
     someone = served.orderBy(f.xxhash64("user_id")).limit(1)
     if not someone.isEmpty():
         show_lists(run, someone, pairs)

@@ -43,9 +43,7 @@ def training_data(run: Run, inputs: dict[str, int]) -> TrainingData:
     ).first()
     assert sizes is not None
     als = run.config.als
-    moving = als.moving_side
-    if moving == "auto":
-        moving = "users" if sizes["users"] < sizes["items"] else "items"
+    moving = side_to_move(als, sizes["users"], sizes["items"])
     n_blocks = store.n_blocks(sizes["n"], als.block_interactions, als.min_blocks)
     n_rows, n_columns = (sizes["items"], sizes["users"]) if moving == "users" else (sizes["users"], sizes["items"])
     sizes_of_blocks = n_blocks, -(-sizes["n"] // n_blocks), -(-n_rows // n_blocks)
@@ -77,6 +75,17 @@ def training_data(run: Run, inputs: dict[str, int]) -> TrainingData:
         mean,
         None if biases is None else items.join(biases, "item_id").select("item_index", "bias"),
     )
+
+
+def side_to_move(als: Als, n_users: int, n_items: int) -> str:
+    """Return the side whose factors travel: the one configured, else the smaller, items where both are equal.
+
+    >>> side_to_move(Als(), 2_500, 68_000), side_to_move(Als(), 9, 9), side_to_move(Als(moving_side="users"), 9, 1)
+    ('users', 'items', 'users')
+    """
+    if als.moving_side != "auto":
+        return als.moving_side
+    return "users" if n_users < n_items else "items"
 
 
 def _without_baseline(als: Als, pairs: DataFrame) -> tuple[DataFrame, float | None, DataFrame | None]:

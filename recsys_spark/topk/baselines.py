@@ -17,6 +17,7 @@ from recsys_spark.topk.orders import Orders
 Ints = NDArray[np.int32]
 Longs = NDArray[np.int64]
 Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
 
 
 class BaselineModel(Protocol):
@@ -31,6 +32,10 @@ class BaselineModel(Protocol):
         """Return an order for each user (n_users,) from histories in CSR form, items by dictionary index."""
         ...
 
+    def contributions(self, items: Ints, weights: Floats, listed: Ints) -> Doubles:
+        """Return what each item of one history contributes to the scores of listed items, (n_listed, n_history)."""
+        ...
+
 
 @dataclass(frozen=True)
 class Frequent:
@@ -43,6 +48,10 @@ class Frequent:
         of = np.repeat(np.arange(len(users)), np.diff(offsets))
         order = np.lexsort((items, -weights, of))
         return Orders(offsets, items[order], weights[order])
+
+    def contributions(self, items: Ints, weights: Floats, listed: Ints) -> Doubles:
+        """Return the weights of listed items: each is its own reason."""
+        return np.where(listed[:, None] == items, weights.astype(np.float64), 0.0)
 
 
 @dataclass(frozen=True)
@@ -62,6 +71,18 @@ class ItemKnn:
         """Return for each user the items near those of the history, by descending score, ties by position."""
         return Orders(*_near(offsets, items, weights, self.offsets, self.items, self.similarities, n_items))
 
+    def contributions(self, items: Ints, weights: Floats, listed: Ints) -> Doubles:
+        """Return the terms w_uj·s_ij of each score."""
+        sizes = self.offsets[items + 1] - self.offsets[items]
+        of = np.repeat(np.arange(len(items)), sizes)
+        cells = np.arange(len(of)) + np.repeat(self.offsets[items] - (np.cumsum(sizes) - sizes), sizes)
+        order = np.argsort(listed)
+        places = np.minimum(np.searchsorted(listed[order], self.items[cells]), len(listed) - 1)
+        hits = listed[order][places] == self.items[cells]
+        out = np.zeros((len(listed), len(items)))
+        out[order[places[hits]], of[hits]] = weights[of[hits]].astype(np.float64) * self.similarities[cells[hits]]
+        return out
+
 
 @dataclass(frozen=True)
 class Random:
@@ -80,6 +101,10 @@ class Random:
         starts = np.concatenate([[0], np.cumsum([len(part) for part in parts])]).astype(np.int64)
         chosen = np.concatenate(parts) if parts else np.zeros(0, np.int32)
         return Orders(starts, chosen, np.zeros(len(chosen), np.float32))
+
+    def contributions(self, items: Ints, weights: Floats, listed: Ints) -> Doubles:
+        """Return nothing: chance has no reasons."""
+        return np.zeros((len(listed), len(items)))
 
 
 @numba.njit(nogil=True, cache=True)

@@ -60,7 +60,7 @@ def catalog(
     order = np.argsort(-norms, kind="stable").astype(np.int32)
     items = order if eligible is None else order[eligible[order]]
     tiles = np.zeros((-(-len(items) // tile_items), tile_items, rank), np.float32)
-    tiles.reshape(-1, rank)[: len(items)] = factors[items]
+    np.take(factors, items, axis=0, out=tiles.reshape(-1, rank)[: len(items)], mode="clip")  # "raise" makes a copy
     places = np.full(n_items, -1, np.int32)
     places[items] = np.arange(len(items), dtype=np.int32)
     return Catalog(tiles, items, places, norms[items[::tile_items]], None if categories is None else categories[items])
@@ -114,8 +114,10 @@ def top_k(
         rows = slice(start, start + batch)
         offsets = hidden_offsets[start : start + batch + 1]
         hidden = _by_tile(offsets, hidden_items, cat.places, n_tiles, tile_items.bit_length() - 1)
-        kept = _rank_batch(users[rows], norms[rows], cat, hidden, tile_users, n_listed, cap)
-        _list(users[rows], cat.factors, cat.items, *kept, *cap, found[rows, :n_listed], scores[rows, :n_listed])
+        candidates, counts = _rank_batch(users[rows], norms[rows], cat, hidden, tile_users, n_listed, cap)
+        starts = np.arange(len(counts)) * candidates.shape[1]
+        _list(users[rows], cat.factors, cat.items, candidates.ravel(), starts, counts, *cap,
+              found[rows, :n_listed], scores[rows, :n_listed])  # fmt: skip
     return found, scores
 
 
@@ -129,16 +131,10 @@ def top_k_of(
     places = cat.places[items]
     known = places >= 0
     ends = np.concatenate([[0], np.cumsum(known)])[offsets]
-    sizes = np.diff(ends)
-    room = max(int(sizes.max(initial=0)), 1)
-    spots = np.arange(room) < sizes[:, None]
-    candidates = np.zeros((len(users), room), np.int32)
-    candidates[spots] = places[known]
     found = np.full((len(users), k), -1, np.int32)
     scores = np.full((len(users), k), -np.inf, np.float32)
-    n_listed = min(k, room)
-    _list(np.ascontiguousarray(users, np.float32), cat.factors, cat.items, candidates, sizes.astype(np.int32),
-          *_cap(cat, most_of_one), found[:, :n_listed], scores[:, :n_listed])  # fmt: skip
+    _list(np.ascontiguousarray(users, np.float32), cat.factors, cat.items, places[known], ends[:-1],
+          np.diff(ends).astype(np.int32), *_cap(cat, most_of_one), found, scores)  # fmt: skip
     return found, scores
 
 
@@ -346,15 +342,16 @@ def _list(
     factors: Floats,
     items: Ints,
     places: Ints,
+    starts: Longs,
     counts: Ints,
     categories: Ints,
     most: int,
     found: Ints,
     scores: Floats,
 ) -> None:
-    """Write each user's best candidates into found and scores (n_users, k)."""
+    """Write each user's best candidates, counts[u] places from starts[u] on, into found and scores (n_users, k)."""
     for u in range(len(users)):
-        own = places[u, : counts[u]]
+        own = places[starts[u] : starts[u] + counts[u]]
         listed = np.empty(len(own), np.float32)
         n = _best(users[u], factors, items, own, listed, categories, most, found.shape[1])
         for q in range(n):

@@ -12,7 +12,7 @@ from pyspark.sql import functions as f
 from recsys_spark.als.linalg import one_thread
 from recsys_spark.schemas import SCORED_ITEMS
 from recsys_spark.topk.kernels import catalog, top_k
-from recsys_spark.topk.ranker import named
+from recsys_spark.topk.lists import named
 from recsys_spark.topk.scorer import sorted_users
 from recsys_spark.workers import Shared, settle
 

@@ -8,8 +8,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from recsys_spark.topk.baselines import BaselineModel
+from recsys_spark.topk.explain import Reasons, strongest
 from recsys_spark.topk.folds import Fold
 from recsys_spark.topk.kernels import Catalog, catalog, top_k, top_k_of
+from recsys_spark.topk.lists import LISTS, named
 from recsys_spark.topk.orders import Orders, fill
 from recsys_spark.topk.prior import Prior
 from recsys_spark.topk.repeats import Repeats, add_repeats
@@ -27,10 +29,6 @@ HISTORY = 1  # the user had the item, with this weight
 HIDDEN = 2  # the item is not shown to the user
 ALLOWED = 4  # no other items than those so marked are shown to the user
 SEGMENT = 8  # item_index is the number of the user's segment
-
-_REASON = pa.struct([("item_id", pa.string()), ("contribution", pa.float32())])
-_ITEM = pa.struct([("item_id", pa.string()), ("score", pa.float32()), ("because", pa.list_(_REASON))])
-LISTS = pa.schema([("user_id", pa.string()), ("items", pa.list_(_ITEM)), ("source", pa.string())])
 
 
 @dataclass(frozen=True)
@@ -74,10 +72,14 @@ class Model:
         factors = self.fold.user_factors(offsets.astype(np.int32), columns, values)
         return factors if self.prior is None else self.prior.with_users(factors, np.diff(offsets))
 
-    def contributions(self, columns: Ints, values: Floats, listed: Ints) -> Doubles:
-        """Return what items of one history contribute to listed items' scores, (n_listed, n_history), by position."""
-        parts = self.fold.contributions(columns, values, listed)
-        return parts if self.scales is None else parts * self.scales[listed, None]
+    def explain(self, columns: Ints, values: Floats, listed: Ints) -> Doubles:
+        """Return what items of one history contribute to listed items' scores, (n_listed, n_history).
+
+        columns (n_history,) are positions, listed (n_listed,) dictionary indices of items that the model has.
+        """
+        places = self.places[listed]
+        parts = self.fold.contributions(columns, values, places)
+        return parts if self.scales is None else parts * self.scales[places, None]
 
     def arrays(self) -> dict[str, Floats]:
         """Return its large arrays, for workers to map."""
@@ -166,7 +168,7 @@ class _Cells:
 
 
 def rank_chunk(table: pa.Table, ranker: Ranker, k: int) -> pa.RecordBatch:
-    """Return the lists of a table's users, in their order, as LISTS.
+    """Return the lists of a table's users, in their order, as `lists.LISTS`.
 
     table: user_id string, sorted; item_index int; weight float; kind int: what the row says, see HISTORY and others.
     """
@@ -183,7 +185,7 @@ def rank_chunk(table: pa.Table, ranker: Ranker, k: int) -> pa.RecordBatch:
     found = np.full((n, k), -1, np.int32)
     scores = np.full((n, k), np.nan, np.float32)
     source = np.full(n, "popular", object)
-    because: list[list[list[tuple[int, float]]]] = []
+    reasons: Reasons | None = None
     served = np.zeros(n, bool)
     if ranker.model is not None:
         model, most = ranker.model, ranker.most_of_category
@@ -214,19 +216,23 @@ def rank_chunk(table: pa.Table, ranker: Ranker, k: int) -> pa.RecordBatch:
         if model.prior is not None:
             source[served & model.prior.blends(counts)] = f"{model.name}+popular"
         if ranker.reasons:
-            because = _reasons(model, known, found, ranker.reasons)
+            names = model.items[known.items]
+            reasons = strongest(model.explain, known.offsets, known.items, known.weights, names, found, ranker.reasons)
     elif ranker.baseline is not None:
         own = ranker.baseline.orders(users, history.offsets, history.items, history.weights, len(ranker.item_ids))
         _fill(ranker, own.within(ranker.may), np.arange(n, dtype=np.int32), hidden, allowed, restricted, found, scores)
         served = found[:, 0] >= 0
         source[served] = ranker.baseline.name
+        if ranker.reasons:
+            reasons = strongest(ranker.baseline.contributions, history.offsets, history.items, history.weights,
+                                history.items, found, ranker.reasons)  # fmt: skip
     if (found[:, -1] < 0).any():
         segment = _segments(rows, kinds)
         if ranker.segments is not None:
             _fill(ranker, ranker.segments, segment, hidden, allowed, restricted, found, scores)
             source[~served & (found[:, 0] >= 0)] = "segment"
         _fill(ranker, ranker.popular, np.zeros(n, np.int32), hidden, allowed, restricted, found, scores)
-    items = named(found, scores, ranker.item_ids, because)
+    items = named(found, scores, ranker.item_ids, reasons)
     return pa.RecordBatch.from_arrays([users, items, pa.array(source, pa.string())], schema=LISTS)
 
 
@@ -257,54 +263,3 @@ def _fill(
 ) -> None:
     fill(orders.starts, orders.items, orders.values, which, hidden.offsets, hidden.items, allowed.offsets,
          allowed.items, restricted, ranker.categories, ranker.most_of_category or 0, found, scores)  # fmt: skip
-
-
-def _reasons(model: Model, history: _Cells, found: Ints, most: int) -> list[list[list[tuple[int, float]]]]:
-    """Return for each user's listed items (dictionary index, contribution) of the history that contributed most."""
-    out: list[list[list[tuple[int, float]]]] = []
-    for u in range(len(found)):
-        own = slice(history.offsets[u], history.offsets[u + 1])
-        listed = found[u][found[u] >= 0]
-        columns = history.items[own]
-        if len(columns) == 0 or len(listed) == 0:
-            out.append([[] for _ in listed])
-            continue
-        parts = model.contributions(columns, history.weights[own], model.places[listed])
-        best = np.argsort(-parts, axis=1, kind="stable")[:, :most]
-        out.append(
-            [
-                [(int(model.items[columns[q]]), float(part[q])) for q in order if part[q] > 0]
-                for part, order in zip(parts, best, strict=True)
-            ]
-        )
-    return out
-
-
-def named(
-    found: Ints, scores: Floats, item_ids: pa.Array, because: list[list[list[tuple[int, float]]]] | None = None
-) -> pa.Array:
-    """Return lists (item_id, score, because) of found (n, k), dictionary indices, −1 at the end where there is none.
-
-    A score that is NaN is null; because has for each list and item (dictionary index, contribution), if at all.
-    """
-    filled = found >= 0
-    ends = np.concatenate([[0], np.cumsum(filled.sum(axis=1))]).astype(np.int32)
-    names = item_ids.take(pa.array(found[filled]))
-    shown = pa.array(scores[filled], pa.float32(), from_pandas=True)
-    if because:
-        flat = [(reasons[i] if i < len(reasons) else [])
-                for reasons, row in zip(because, filled, strict=True) for i in range(row.sum())]  # fmt: skip
-        cells = [cell for each in flat for cell in each]
-        reason = pa.StructArray.from_arrays(
-            [
-                item_ids.take(pa.array([item for item, _ in cells], pa.int32())),
-                pa.array([part for _, part in cells], pa.float32()),
-            ],
-            fields=list(_REASON),
-        )
-        starts = pa.array(np.concatenate([[0], np.cumsum([len(each) for each in flat])]).astype(np.int32))
-        reasons_of = pa.ListArray.from_arrays(starts, reason, type=pa.list_(_REASON))
-    else:
-        reasons_of = pa.nulls(len(names), pa.list_(_REASON))
-    items = pa.StructArray.from_arrays([names, shown, reasons_of], fields=list(_ITEM))
-    return pa.ListArray.from_arrays(pa.array(ends), items, type=pa.list_(_ITEM))

@@ -15,6 +15,7 @@ from recsys_spark.als.trainer import Epoch, Settings, rows_solve, train
 from recsys_spark.blocks import store
 from recsys_spark.blocks.layout import BlockMissingError
 from recsys_spark.errors import DataError
+from recsys_spark.topk.folds import AlsFold
 from tests.als.oracle import exact_rows, objective_of_cells, random_weights
 
 OBJECTIVE = Ials(alpha0=0.2, regularization=0.02)
@@ -58,6 +59,20 @@ def test_the_objective_falls_and_stays_near_that_of_exact_solves(spark: SparkSes
     exact = objective_of_cells(weights, x, y, OBJECTIVE)
     assert objectives == sorted(objectives, reverse=True)
     assert objectives[-1] <= 1.002 * exact
+    blocks.close()
+
+
+def test_folding_in_a_trained_users_history_gives_the_scores_that_training_left_her(spark: SparkSession) -> None:
+    weights = random_weights(60, 40, 0.2, seed=18)
+    blocks = blocks_of(spark, weights)
+    before, last = trained(blocks, rank=3, epochs=60, row_shortfall=1e-8)[-2:]
+    # The rows of an epoch are in the eigenbasis of the factors before it.
+    others = rows_solve(before.factors, OBJECTIVE, 100, 1e-10).others
+    fold = AlsFold(rows_solve(last.factors, OBJECTIVE, 100, 1e-10))
+    for block, own in blocks.run(lambda block, _: (block.rows, block.load("rows-of-60")), None, "users"):
+        history = weights[block].tocsr()
+        users = fold.user_factors(history.indptr, history.indices, history.data)
+        assert np.allclose(users @ fold.item_factors().T, own @ others.T, atol=2e-3)
     blocks.close()
 
 

@@ -5,10 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import deltalake
+import duckdb
 import numpy as np
+import polars as pl
+import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import functions as f
 
+from recsys_spark import memory
 from recsys_spark.stages import score
 from recsys_spark.tables import Commit, Tables
 from tests.jobs.shop import AS_OF, Job, N, configuration, left_out, purchases, write_csv
@@ -88,7 +92,9 @@ def test_only_valid_and_eligible_items_are_listed_and_they_are_counted(spark, sh
     rows = scored(spark, job, shop, "--set", "topk.eligible=attributes.stock = 'yes'", "--set", "topk.k=24")
     listed = {user: items_of(row) for user, row in rows.items() if user != "summary"}
     assert not any({"item-4", "item-6"} & set(items) for items in listed.values())
-    assert rows["summary"]["counts"]["eligible_items"] == {"eligible": N - 2, "known": N}
+    counts = {"eligible": N - 2, "known": N, "eligible_without_events": 1}
+    assert rows["summary"]["counts"]["eligible_items"] == counts
+    assert f"scoring: {N - 2} of {N} items may be listed; 1 more have no events" in job.stderr
     for user in range(N):
         bought = {f"item-{item}" for item in range(user % 2, N, 2) if item != left_out(user)}
         assert set(listed[f"user-{user}"]) == {f"item-{i}" for i in range(N)} - bought - {"item-4", "item-6"}
@@ -114,15 +120,23 @@ def test_blocked_pairs_are_not_shown_and_allowed_ones_alone_are_and_unknown_item
     spark, shop, job, tmp_path
 ) -> None:
     best = items_of(scored(spark, job, shop)["user-1"])[0]
-    blocked = write_csv(tmp_path / "blocked.csv", [("user-1", best), ("user-1", "no-such")], "user_id,item_id")
+    pairs = [("user-1", best), ("user-1", "no-such"), ("", "item-1"), ("", "no-such")]
+    blocked = write_csv(tmp_path / "blocked.csv", pairs, "user_id,item_id")
     allowed = write_csv(tmp_path / "allowed.csv", [("user-2", "item-3"), ("user-2", "item-9")], "user_id,item_id")
     rows = scored(spark, job, shop,
                   "--set", f"topk.blocked={{path: {blocked}, format: csv}}",
                   "--set", f"topk.allowed={{path: {allowed}, format: csv}}")  # fmt: skip
     assert best not in items_of(rows["user-1"]) and len(items_of(rows["user-1"])) == 3
     assert set(items_of(rows["user-2"])) == {"item-3", "item-9"}
-    assert rows["summary"]["counts"]["topk.blocked"] == {"pairs": 2, "of_unknown_items": 1}
-    assert rows["summary"]["counts"]["topk.allowed"] == {"pairs": 2, "of_unknown_items": 0}
+    assert "" not in rows
+    assert rows["summary"]["counts"]["topk.blocked"] == {
+        "pairs": 4, "of_unknown_items": 1, "without_user": 2,
+    }  # fmt: skip
+
+    assert rows["summary"]["counts"]["topk.allowed"] == {
+        "pairs": 2, "of_unknown_items": 0, "without_user": 0,
+    }  # fmt: skip
+    assert "topk.blocked: 4 pairs, 1 of items that nobody knows, 2 without a user" in job.stderr
 
 
 @pytest.mark.slow
@@ -198,6 +212,26 @@ def test_a_file_of_users_that_is_none_is_refused(shop, job, tmp_path, rows, head
     assert summary["exit_code"] == 65 and words in summary["error"]
 
 
+def test_a_model_that_there_is_no_memory_for_is_refused_before_its_factors_are_read(shop, job, monkeypatch) -> None:
+    monkeypatch.setattr(memory, "available", lambda: 2**28)
+    summary = job(shop, "--run-id", "a", *WHEN, "--anew", stages=("score_topk",))
+    assert summary["exit_code"] == 78
+    assert f"model a: {N} items at rank 2 need 0.7 GB beside the JVM on this machine" in summary["error"]
+
+
+def test_users_of_little_history_get_as_much_of_what_is_popular_as_configured(spark, shop, job) -> None:
+    """Everyone has eleven items: fewer than twelve, so that a twelfth of a large weight is the order of popularity."""
+    rows = scored(spark, job, shop, "--set", "topk.prior.new_users=1e5", "--set", "topk.prior.min_history=12",
+                  "--set", "topk.prior.popularity=popularity")  # fmt: skip
+    popularity = {row["item_id"]: row["popularity"] for row in tables(spark, shop).read("gold.item_features").collect()}
+    assert rows["user-3"]["source"] == "als+popular" and rows["newcomer"]["source"] == "segment"
+    seen = {f"item-{item}" for item in range(1, N, 2) if item != left_out(3)} | {"item-6"}
+    best = sorted((popularity[item] for item in set(popularity) - seen), reverse=True)[:3]
+    assert [popularity[item] for item in items_of(rows["user-3"])] == best
+    rows = scored(spark, job, shop, "--set", "topk.prior.new_users=1e5", "--set", "topk.prior.min_history=11")
+    assert rows["user-3"]["source"] == "als" and items_of(rows["user-3"])[0] == f"item-{left_out(3)}"
+
+
 def test_a_model_that_is_not_there_is_refused(shop, job) -> None:
     summary = job(shop, *WHEN, "--model", "nobody", stages=("score_topk",))
     assert summary["exit_code"] == 65 and "--model nobody" in summary["error"]
@@ -223,8 +257,9 @@ def test_reasons_are_kept_beside_each_listed_item(spark, shop, job) -> None:
         assert sum(reason["contribution"] for reason in item["because"]) <= item["score"] * 1.01
 
 
-def test_lists_are_read_without_spark_and_exported_as_lines(spark, shop, job) -> None:
-    rows = scored(spark, job, shop, "--export", "jsonl")
+@pytest.mark.parametrize(("form", "ending"), [("jsonl", "json"), ("parquet", "parquet")])
+def test_lists_are_read_without_spark_and_exported_as_files(spark, shop, job, form: str, ending: str) -> None:
+    rows = scored(spark, job, shop, "--export", form)
     root = shop.parent / "tables"
     table = deltalake.DeltaTable(root / "gold" / "recommendations").to_pyarrow_table(
         filters=[("model_id", "=", "a")], columns=["user_id", "items"]
@@ -233,8 +268,40 @@ def test_lists_are_read_without_spark_and_exported_as_lines(spark, shop, job) ->
     assert by_delta == {user: items_of(row) for user, row in rows.items() if user != "summary"}
     place = Path(rows["summary"]["counts"]["export"])
     assert place.is_relative_to(root)
-    lines = [json.loads(line) for file in sorted(place.glob("*.json")) for line in file.read_text().splitlines()]
+    lines = []
+    for file in sorted(place.glob(f"*.{ending}")):
+        read = pq.ParquetFile(file).read().to_pylist() if form == "parquet" else file.read_text().splitlines()
+        lines += [line if isinstance(line, dict) else json.loads(line) for line in read]
+    assert len(lines) == len(by_delta)
     assert {line["user_id"]: [item["item_id"] for item in line["items"]] for line in lines} == by_delta
+
+
+def test_polars_and_duckdb_open_the_lists_and_the_pages_loader_takes_them_to_a_store(spark, shop, job) -> None:
+    expected = {user: items_of(row) for user, row in scored(spark, job, shop).items() if user != "summary"}
+    path = str(shop.parent / "tables/gold/recommendations")
+    names = pl.col("items").list.eval(pl.element().struct.field("item_id"))
+    by_polars = pl.scan_delta(path).filter(pl.col("model_id") == "a").select("user_id", names).collect()
+    assert dict(by_polars.iter_rows()) == expected
+    lists = deltalake.DeltaTable(path).to_pyarrow_dataset()
+    query = "SELECT user_id, [item.item_id FOR item IN items] FROM lists WHERE model_id = 'a'"
+    with duckdb.connect() as connection:
+        assert dict(connection.register("lists", lists).sql(query).fetchall()) == expected
+    page = (Path(__file__).parents[2] / "docs/scoring.md").read_text(encoding="utf-8")
+    loader = page[page.index("```python\n") + 10 :].partition("```")[0]
+    store = Store()
+    loader = loader.replace("data/demo/gold/recommendations", path).replace('"demo"', '"a"')
+    exec(loader, {"store": store})
+    assert store.held == {f"recommendations:{user}": items for user, items in expected.items()}
+
+
+class Store:
+    """A key-value store as its client looks."""
+
+    def __init__(self) -> None:
+        self.held: dict[str, list[str]] = {}
+
+    def set(self, key: str, value: list[str]) -> None:
+        self.held[key] = value
 
 
 @pytest.mark.slow

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -69,6 +71,30 @@ def test_item_knn_is_the_product_of_histories_and_similarities() -> None:
         ranked = [item for item in row["items"] if item["score"] is not None]
         assert [item["item_id"] for item in ranked] == [f"item-{i}" for i in best]
         assert [item["score"] for item in ranked] == [own[i] for i in best]
+
+
+def test_reasons_of_neighbours_add_up_to_the_score_and_own_frequent_items_are_their_own_reason() -> None:
+    rng = np.random.default_rng(2)
+    dense = np.where(rng.random((N, N)) < 0.4, rng.integers(1, 9, (N, N)), 0)
+    knn = near({j: [(i, float(dense[i, j])) for i in range(N) if dense[i, j]] for j in range(N)})
+    rows: list[Row] = [("a", item, SEEN) for item in (1, 4, 9)]
+    (row,) = rank_chunk(table(rows, [2, 1, 3]), replace(ranker_of(knn), reasons=N), N).to_pylist()
+    ranked = [item for item in row["items"] if item["score"] is not None]
+    assert len(ranked) > 3
+    for item in ranked:
+        own = dense[int(item["item_id"][5:])]
+        expected = {f"item-{j}": w * own[j] for j, w in ((1, 2), (4, 1), (9, 3)) if own[j]}
+        assert {reason["item_id"]: reason["contribution"] for reason in item["because"]} == expected
+        assert sum(expected.values()) == item["score"]
+    assert all(item["because"] == [] for item in row["items"] if item["score"] is None)
+    again: list[Row] = [("a", item, HISTORY) for item in (1, 4)]
+    (row,) = rank_chunk(table(again, [2, 1]), replace(ranker_of(Frequent()), reasons=2), 2).to_pylist()
+    assert [item["because"] for item in row["items"]] == [
+        [{"item_id": "item-1", "contribution": 2}],
+        [{"item_id": "item-4", "contribution": 1}],
+    ]
+    (row,) = rank_chunk(table(rows), replace(ranker_of(Random(1, 5)), reasons=2), 2).to_pylist()
+    assert [item["because"] for item in row["items"]] == [[], []]
 
 
 def test_chance_lists_each_item_about_as_often_and_the_same_user_the_same() -> None:

@@ -1,12 +1,16 @@
 """What models make of a history: written out by hand, blended, explained."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from recsys_spark.als.objective import Ials
 from recsys_spark.als.trainer import rows_solve
 from recsys_spark.topk.folds import AlsFold, Blend, SpectralFold, root_mean_squares
-from recsys_spark.topk.ranker import Model
+from recsys_spark.topk.orders import Orders
+from recsys_spark.topk.prior import Prior, popularity_scales
+from recsys_spark.topk.ranker import Model, Ranker, rank_chunk
+from tests.topk.test_scorer import SEEN, table
 
 N = 30
 
@@ -82,7 +86,27 @@ def test_contributions_of_both_models_add_up_to_the_score() -> None:
         users = model.user_factors(offsets.astype(np.int64), items, weights)
         listed = np.array([0, 7, 29])
         scores = users @ (fold.item_factors() * scales[:, None])[listed].T
-        assert model.contributions(items, weights, listed).sum(axis=1) == pytest.approx(scores[0], abs=1e-4)
+        assert model.explain(items, weights, listed).sum(axis=1) == pytest.approx(scores[0], abs=1e-4)
+
+
+def test_a_listed_score_is_its_contributions_and_what_is_popular_whatever_the_kind() -> None:
+    popularity = np.arange(N, 0, -1).astype(np.float32)
+    every, none = np.ones(N, bool), np.full(N, -1, np.int32)
+    rows = table([("a", item, SEEN) for item in (2, 5, 6)], [1, 2, 0.5])
+    for fold in (als(), spectral(), Blend(als(), spectral(), 0.7)):
+        prior = Prior.of(popularity, fold.item_factors(), 0.1, extra=0.4, min_history=6)  # β = 0.1 + 0.4·(1 − 3 / 6)
+        scales = popularity_scales(popularity, 0.2)
+        model = Model.of("any", np.arange(N, dtype=np.int32), fold, every, none, prior, scales)
+        ranker = Ranker(
+            pa.array([str(i) for i in range(N)]), none, Orders.of(popularity, every), model=model, reasons=3
+        )
+        (row,) = rank_chunk(rows, ranker, 5).to_pylist()
+        for item in row["items"]:
+            place = int(item["item_id"])
+            parts = model.explain(*history(2, 5, 6, weights=(1, 2, 0.5))[1:], np.array([place]))[0]
+            assert item["score"] == pytest.approx(parts.sum() + 0.3 * np.log1p(popularity[place]), abs=1e-4)
+            shown = [reason["contribution"] for reason in item["because"]]
+            assert shown == pytest.approx(sorted(parts[parts > 0], reverse=True), abs=1e-6)
 
 
 def test_a_user_s_factors_do_not_depend_on_who_stands_beside_her() -> None:

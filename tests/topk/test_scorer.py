@@ -1,4 +1,5 @@
 import dataclasses
+import tracemalloc
 from collections.abc import Sequence
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from recsys_spark import workers
 from recsys_spark.als.baseline import Baseline
 from recsys_spark.als.objective import Explicit, Ials, Objective
 from recsys_spark.als.trainer import rows_solve
@@ -219,7 +221,7 @@ def test_the_contributions_of_the_history_add_up_to_the_score() -> None:
     weights = [0.5, 2.0, 1.0]
     model = model_of(factors, np.arange(N))
     x = model.user_factors(np.array([0, 3]), np.array([1, 4, 9], np.int32), np.array(weights, np.float32))
-    parts = model.contributions(np.array([1, 4, 9]), np.array(weights, np.float32), np.array([2, 7]))
+    parts = model.explain(np.array([1, 4, 9]), np.array(weights, np.float32), np.array([2, 7]))
     assert parts.shape == (2, 3)
     assert np.allclose(parts.sum(axis=1), (x @ model.fold.item_factors()[[2, 7]].T)[0], rtol=1e-4, atol=1e-6)
 
@@ -245,7 +247,7 @@ def test_reasons_of_ratings_add_up_to_what_is_above_the_baseline() -> None:
     _, (user_bias,) = model.fold.baseline.residuals(np.array([0, 3]), *history)
     for item in row["items"]:
         place = int(item["item_id"][5:])
-        parts = model.contributions(*history, np.array([place]))[0]
+        parts = model.explain(*history, np.array([place]))[0]
         assert item["score"] == pytest.approx(3.0 + user_bias + biases[place] + parts.sum(), abs=1e-3)
         assert [reason["contribution"] for reason in item["because"]] == pytest.approx(
             sorted(parts[parts > 0], reverse=True), rel=1e-3
@@ -290,6 +292,35 @@ def test_a_user_alone_gets_the_list_that_she_gets_among_others() -> None:
     for place, user in enumerate(whole.column("user_id").to_pylist()):
         alone = rank_chunk(table([row for row in rows if row[0] == user]), ranker, 4)
         assert alone.to_pylist() == whole.slice(place, 1).to_pylist()
+
+
+@pytest.mark.parametrize("kind", [SEEN, HISTORY, HIDDEN, ALLOWED])
+def test_a_user_with_a_hundred_thousand_items_changes_nothing_for_others_and_takes_room_for_those_alone(
+    kind: int,
+) -> None:
+    """Room: at most 400 bytes an item, where as much for each of five hundred restricted users would be 250 MB."""
+    n, many = 120_000, 100_000
+    rng = np.random.default_rng(3)
+    every, none = np.ones(n, bool), np.full(n, -1, np.int32)
+    model = model_of(random_factors(n), np.arange(n), every, none)
+    popularity = Orders.of(np.arange(n, 0, -1).astype(np.float32), every)
+    ranker = Ranker(pa.array([f"item-{i}" for i in range(n)]), none, popularity, model=model)
+    others = [
+        (f"user-{u:03}", int(item), SEEN if q < 3 else ALLOWED)
+        for u in range(500)
+        for q, item in enumerate(rng.integers(0, n, 6))
+    ]
+    heavy: list[Row] = [("x", 0, HISTORY), *(("x", int(item), kind) for item in range(1, many))]
+    peaks, lists = [], []
+    for rows in (table(others), table([*others, *heavy])):
+        rank_chunk(rows, ranker, 5)  # what is compiled and made once
+        tracemalloc.start()
+        lists.append(rank_chunk(rows, ranker, 5).to_pylist())
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert lists[1][:-1] == lists[0]
+    assert len(lists[1][-1]["items"]) == 5
+    assert peaks[1] - peaks[0] < 400 * many
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -358,3 +389,23 @@ def test_lists_are_the_same_bytes_whatever_the_partitions_and_the_order_of_rows(
         found.add(repr(lists.to_pylist()))
     assert len(found) == 1
     assert lists.num_rows == 200 and set(lists.column("source").to_pylist()) == {"blend+popular"}
+
+
+def test_a_catalog_that_travels_in_many_pieces_gives_the_bytes_of_one(spark, monkeypatch) -> None:
+    """Three thousand items in six tiles: pieces of a tile, of some rows of factors, of the whole."""
+    n, rng = 3000, np.random.default_rng(9)
+    every, none = np.ones(n, bool), np.full(n, -1, np.int32)
+    factors = (rng.standard_normal((n, 8)) * rng.lognormal(0, 1, (n, 1))).astype(np.float32)
+    model = model_of(factors, np.arange(n), every, none)
+    popularity = Orders.of(np.ones(n, np.float32), every)
+    ranker = Ranker(pa.array([f"item-{i}" for i in range(n)]), none, popularity, model=model, reasons=1)
+    users = [f"user-{u}" for u in np.repeat(np.arange(100), 5)]
+    rows = spark.createDataFrame(table([(user, int(rng.integers(n)), SEEN) for user in users]))
+    found, pieces = set(), []
+    for size in (2**27, 512 * 8 * 4, 1000):
+        monkeypatch.setattr(workers, "PIECE_BYTES", size)
+        pieces.append([len(workers.Shared.of(spark.sparkContext, array).pieces) for array in model.arrays().values()])
+        shipped = scorer.ship(spark.sparkContext, ranker)
+        found.add(repr(scorer.recommend(rows, 500, shipped, 7).toArrow().sort_by("user_id").to_pylist()))
+    assert len(found) == 1
+    assert pieces[0] == [1, 1] and pieces[1] == [6, 6] and min(pieces[2]) > 90

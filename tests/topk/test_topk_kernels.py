@@ -53,12 +53,14 @@ NONE = np.zeros(0, np.int32)
     k=st.integers(0, 60),
     mean=st.sampled_from([0, 3, 300]),
     share=st.sampled_from([None, 0.0, 0.1, 0.9]),
+    twins=st.sampled_from([1, 3, 100]),
 )
 def test_lists_and_scores_are_those_of_a_stable_sort_where_arithmetic_is_exact(
-    seed, n_users, n_items, rank, k, mean, share
+    seed, n_users, n_items, rank, k, mean, share, twins
 ):
     rng = np.random.default_rng(seed)
     users, factors = integers(rng, n_users, rank), integers(rng, n_items, rank)
+    factors = factors[rng.permutation(n_items) // twins]  # so many items have the same factors
     factors *= rng.choice([1, 1, 8], (n_items, 1)).astype(np.float32)  # some norms high, so that most are pruned
     offsets, hidden = hide(rng, n_users, n_items, mean)
     eligible = None if share is None else rng.random(n_items) < share
@@ -172,6 +174,30 @@ def test_relabelling_the_items_relabels_the_lists():
     moved_items, moved_scores = top_k(users, catalog(moved), 12, offsets, new[hidden])
     assert np.array_equal(moved_items, new[items])
     assert moved_scores.tobytes() == scores.tobytes()
+
+
+def test_tiles_that_the_bound_rules_out_are_not_multiplied_and_users_who_are_done_leave_the_others(monkeypatch):
+    """Of 64 tiles with norms from 64 down to 1, all users need the first; 70 of 900, who hide it, need more."""
+    rng = np.random.default_rng(16)
+    factors = np.ones((64 * 64, 1), np.float32) * np.repeat(np.arange(64, 0, -1, dtype=np.float32), 64)[:, None]
+    users = np.ones((900, 1), np.float32)
+    late = np.sort(rng.permutation(900)[:70])
+    sizes = np.zeros(900, np.int64)
+    sizes[late] = 40 * 64
+    offsets, hidden = np.concatenate([[0], np.cumsum(sizes)]), np.tile(np.arange(40 * 64, dtype=np.int32), 70)
+    shapes, dot = [], np.dot
+
+    def counted(left, right, out):
+        shapes.append(len(left))
+        return dot(left, right, out=out)
+
+    monkeypatch.setattr(np, "dot", counted)
+    cat = catalog(factors, tile_items=64)
+    items, _ = top_k(users, cat, 10, offsets, hidden, tile_users=100)
+    expected, _ = brute_force(users, factors, 10, offsets, hidden)
+    assert np.array_equal(items, expected)
+    # The first tile for everyone, the second too where rounding leaves it open, then 38 or 39 for the 70 alone.
+    assert 900 + 39 * 70 <= sum(shapes) <= 2 * 900 + 41 * 70
 
 
 def test_a_tie_with_an_item_of_a_later_tile_goes_to_the_lower_position():
