@@ -53,11 +53,12 @@ def build_features(run: Run) -> None:
     run.as_of = run.as_of or after_last
     _quarantine(run, events.refused(rows), n_rows, n_kept)
     known.write_attributes(run)
-    past, _ = splits.split(good, run.as_of, run.config.evaluation.horizon, run.config.holdout)
+    past, future = splits.split(good, run.as_of, run.config.evaluation.horizon, run.config.holdout)
     pairs = interactions.interactions(past, run.config.features, run.as_of).persist(StorageLevel.MEMORY_AND_DISK)
     n_pairs = pairs.count()
     if n_pairs == 0:
         raise DataError(f"as of {run.as_of}: no event is left to learn from; look at silver.quarantine or --as-of")
+    _check_given_split(run, pairs, future)
     for name, (column, index) in DICTIONARIES.items():
         run.outputs[name] = _extend(run, name, pairs, column, index)
     marked = with_core(run, pairs, n_pairs)
@@ -144,6 +145,16 @@ def _quarantine(run: Run, lost: DataFrame, n_rows: int, n_kept: int) -> None:
 def _sorted(counts: dict[str, int]) -> dict[str, int]:
     """Counts by reason, in the order of the reasons' names."""
     return dict(sorted(counts.items()))
+
+
+def _check_given_split(run: Run, pairs: DataFrame, future: DataFrame) -> None:
+    """Count and tell what of a published test file stands in the log too; all other splits are exclusive as made."""
+    if run.config.holdout is None or run.config.holdout.path is None:
+        return
+    known = splits.known_pairs(pairs, future).count()
+    if known:
+        run.counts["holdout_pairs_known"] = known
+        run.say(f"holdout: {known:,} of its pairs of user and item are in the log too, so nothing new to predict")
 
 
 def _extend(run: Run, name: str, pairs: DataFrame, column: str, index: str) -> int:
