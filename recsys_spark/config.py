@@ -338,6 +338,8 @@ class Features(_Section):
     """From the event weights of a pair to its weight: their sum, their mean, log(1 + sum), or 1."""
     k_core: int = Field(default=1, ge=1, le=10_000)
     """Train only on users and items with at least so many partners among the kept ones (fixed point)."""
+    k_core_rounds: int | None = Field(default=None, ge=1)
+    """Rounds of `k_core` at most, each of which cuts users, then items; without it as many as the fixed point takes."""
     popularity_half_life: Duration = dt.timedelta(days=28)
     """Half-life of events in the decayed popularity of items."""
     of_users: tuple[UserFeature, ...] = ("recency", "age", "windows", "trend", "sums", "means")

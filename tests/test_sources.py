@@ -405,6 +405,26 @@ def test_a_gzip_that_is_cut_is_an_error_of_one_line_and_no_row_of_it_is_read(
     assert "\n" not in str(caught.value)
 
 
+def test_a_gzip_of_json_that_is_cut_is_an_error_of_one_line_too(spark: SparkSession, tmp_path: Path) -> None:
+    path = tmp_path / "log.json.gz"
+    lines = (f'{{"user": "u{n}", "item": "i{n * 7919 % 1000}"}}\n' for n in range(3000))
+    whole = gzip.compress("".join(lines).encode())
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match=r"log\.json\.gz: cannot be read as json: .*[Uu]nexpected end") as caught:
+        read(spark, source(path, "json"))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_parquet_file_without_a_mapped_column_has_it_null_beside_files_that_have_it(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    """So that its rows are refused as missing_item, one by one, and not lost."""
+    pq.write_table(pa.table({"user": [1], "item": [2]}), tmp_path / "1.parquet")
+    pq.write_table(pa.table({"user": [3], "product": [4]}), tmp_path / "2.parquet")
+    frame = read(spark, source(tmp_path, "parquet"))
+    assert rows(frame, "user", "item", "product") == [("1", "2", None), ("3", None, "4")]
+
+
 def test_a_column_that_only_later_parquet_files_have_is_null_before(spark: SparkSession, tmp_path: Path) -> None:
     pq.write_table(pa.table({"user": [1], "item": [2]}), tmp_path / "1.parquet")
     pq.write_table(pa.table({"item": [4], "colour": ["red"], "user": [3]}), tmp_path / "2.parquet")

@@ -1,5 +1,6 @@
 """bronze.events to weighted interactions, dictionaries, features and a profile, as of a moment."""
 
+import datetime as dt
 from collections.abc import Callable
 from typing import Any
 
@@ -29,15 +30,20 @@ OPTIONS: dict[str, Option] = {
 def build_features(run: Run) -> None:
     """Write silver.interactions, gold.user_features, gold.item_features and gold.profile of the run's as_of.
 
-    Extends the dictionaries, and replaces silver.quarantine, silver.items and silver.users.
+    Extends the dictionaries, and replaces silver.quarantine, silver.items and silver.users. Features as of a date that
+    is past stay as they were built, whatever comes late, unless it is asked for: `--anew`, `source.ingested_before`.
     """
+    dated = run.as_of is not None
     typed, bronze, n_rows = typed_events(run)
     timed = run.config.source.columns.time is not None
     if timed and run.as_of is None and (run.tables.exists(SLICES[0]) or run.config.source.heavy_users):
         _, run.as_of = number_and_end(events.valid(typed))  # there may be nothing to do; or it says which rows are good
-    note = {"from": {"bronze.events": bronze, "files": known.delivered(run), **_settings(run.config)}}
-    if not run.options.get("anew") and _is_built(run, note):
-        run.say(f"features: as of {run.as_of} they are built already")
+    note = {
+        "from": {"bronze.events": bronze, "files": known.delivered(run), **_settings(run.config)},
+        "run_id": run.run_id,
+        "built_at": dt.datetime.now(dt.UTC).isoformat(),
+    }
+    if not run.options.get("anew") and _is_built(run, note, dated):
         return
     parsed = limits.judge(typed, run.config.source, run.as_of)
     # One pass over the log, and one shuffle: what is grouped by user, or by user and item, needs no other.
@@ -47,11 +53,12 @@ def build_features(run: Run) -> None:
     run.as_of = run.as_of or after_last
     _quarantine(run, events.refused(rows), n_rows, n_kept)
     known.write_attributes(run)
-    past, _ = splits.split(good, run.as_of, run.config.evaluation.horizon, run.config.holdout)
+    past, future = splits.split(good, run.as_of, run.config.evaluation.horizon, run.config.holdout)
     pairs = interactions.interactions(past, run.config.features, run.as_of).persist(StorageLevel.MEMORY_AND_DISK)
     n_pairs = pairs.count()
     if n_pairs == 0:
         raise DataError(f"as of {run.as_of}: no event is left to learn from; look at silver.quarantine or --as-of")
+    _check_given_split(run, pairs, future)
     for name, (column, index) in DICTIONARIES.items():
         run.outputs[name] = _extend(run, name, pairs, column, index)
     marked = with_core(run, pairs, n_pairs)
@@ -66,27 +73,38 @@ def build_features(run: Run) -> None:
         "gold.profile": lambda: known.data_profile(run, past, marked, counted),
     }
     for name, frame in slices.items():
-        run.outputs[name] = run.tables.write_slice(
-            name, frame(), where, {**note, "run_id": run.run_id}, ("as_of",)
-        ).version
+        run.outputs[name] = run.tables.write_slice(name, frame(), where, note, ("as_of",)).version
     for cached in (counted, marked, pairs, rows):
         cached.unpersist()
     run.say(f"features: {n_pairs:,} pairs of user and item" + (f" as of {run.as_of}" if run.as_of else ""))
 
 
-def _is_built(run: Run, note: dict[str, Any]) -> bool:
-    """Whether all that the run would write is there already, and then name it as the run's outputs."""
+def _is_built(run: Run, note: dict[str, Any], dated: bool) -> bool:
+    """Whether all that the run would write is there already; then say so and name it as the run's outputs.
+
+    dated: whether a date was asked for, and not all that there is. Its features may be of an earlier bronze.events.
+    """
     written = {name: run.tables.find(name, {"as_of": run.as_of}) for name in SLICES}
-    if not all(_is_from(written[name], note) for name in (SLICES[0], SLICES[-1])):  # the first, the last
+    first, last = written[SLICES[0]], written[SLICES[-1]]
+    if first is None or last is None or first.note["from"] != last.note["from"]:
+        return False
+    late = {**first.note["from"], "bronze.events": note["from"]["bronze.events"]}
+    same = bool(first.note["from"] == note["from"])
+    if not same and not (late == note["from"] and dated and _stays(run, first)):
         return False
     run.outputs |= {name: commit.version for name, commit in written.items() if commit}
     run.outputs |= {name: run.tables.version(name) for name in ("silver.quarantine", *DICTIONARIES)}
+    rest = "" if same else "; what was ingested since is not in them: --anew, or a later source.ingested_before"
+    run.say(f"features: as of {run.as_of} they are built already{rest}")
     return True
 
 
-def _is_from(commit: Commit | None, note: dict[str, Any]) -> bool:
-    """Whether a slice was written from what this run would write it from."""
-    return commit is not None and bool(commit.note["from"] == note["from"])
+def _stays(run: Run, built: Commit) -> bool:
+    """Whether a slice is to stay though bronze.events has changed: it was built when its date was past."""
+    moment = built.note.get("built_at")
+    if moment is None or run.as_of is None or run.config.source.ingested_before is not None:
+        return False
+    return run.as_of <= dt.datetime.fromisoformat(moment)
 
 
 def _settings(config: Config) -> dict[str, object]:
@@ -129,6 +147,16 @@ def _sorted(counts: dict[str, int]) -> dict[str, int]:
     return dict(sorted(counts.items()))
 
 
+def _check_given_split(run: Run, pairs: DataFrame, future: DataFrame) -> None:
+    """Count and tell what of a published test file stands in the log too; all other splits are exclusive as made."""
+    if run.config.holdout is None or run.config.holdout.path is None:
+        return
+    known = splits.known_pairs(pairs, future).count()
+    if known:
+        run.counts["holdout_pairs_known"] = known
+        run.say(f"holdout: {known:,} of its pairs of user and item are in the log too, so nothing new to predict")
+
+
 def _extend(run: Run, name: str, pairs: DataFrame, column: str, index: str) -> int:
     """Append the new ids of a column to its dictionary; return the dictionary's version."""
     return run.tables.extend(name, lambda known: ids.extend(known, pairs, column, index))
@@ -136,7 +164,7 @@ def _extend(run: Run, name: str, pairs: DataFrame, column: str, index: str) -> i
 
 def with_core(run: Run, pairs: DataFrame, n_pairs: int) -> DataFrame:
     """Mark the pairs that are trained on: not hidden, not of users held out, user and item both in the k-core."""
-    k = run.config.features.k_core
+    k, rounds = run.config.features.k_core, run.config.features.k_core_rounds
     trained = ~f.col("hidden") & splits.learnt_from(run.config.holdout)
     if k == 1:
         return pairs.withColumn("core", trained)
@@ -148,7 +176,7 @@ def with_core(run: Run, pairs: DataFrame, n_pairs: int) -> DataFrame:
     als = run.config.als
     columns = np.arange(items.count(), dtype=np.int32)
     blocks = store.build(histories, columns, store.n_blocks(n_pairs, als.block_interactions, als.min_blocks))
-    kept = kcore.core_columns(blocks, k)
+    kept = kcore.core_columns(blocks, k, rounds)
     core_users = (
         kcore.core_rows(blocks, kept, k).join(users, f.col("row") == f.col("user_index"), "inner").select("user_id")
     )

@@ -177,8 +177,8 @@ def _customer(
 def _profile(run: Run) -> Profile | None:
     if not run.tables.exists("gold.profile"):
         return None
-    lines = run.tables.read_slice("gold.profile", {"as_of": run.as_of}).select("measure", "key", "value").collect()
-    return profile_of(map(tuple, lines))
+    rows = run.tables.read_slice("gold.profile", {"as_of": run.as_of}).select("measure", "key", "value").collect()
+    return profile_of(map(tuple, rows), names_of(run, {row["key"] for row in rows if row["measure"] == "top_item"}))
 
 
 def _popularity(evaluated: Evaluated, k: int) -> Shares:

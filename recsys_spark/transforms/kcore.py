@@ -13,21 +13,23 @@ from recsys_spark.blocks.store import Blocks
 Flags = NDArray[np.bool_]
 
 
-def core_columns(blocks: Blocks, k: int) -> Flags:
+def core_columns(blocks: Blocks, k: int, most_rounds: int | None = None) -> Flags:
     """Return which columns belong to the k-core, (n_columns,): one pass over the blocks a round, to the fixed point.
 
-    A row belongs to it if at least k of its columns do, so that columns alone are the state of a round.
+    A row belongs to it if at least k of its columns do, so that columns alone are the state of a round. After
+    `most_rounds` what is left is returned, where some columns may have fewer than k rows.
     """
     kept = np.ones(len(blocks.columns), bool)
     rounds = 0
-    while True:
+    while rounds != most_rounds:
         rounds += 1
         label = f"{k}-core, round {rounds}: {int(kept.sum())} columns left"
         counts = sum(blocks.repeat(partial(blocks.run, _counts, (kept, k), label)))
         smaller = kept & (counts >= k)
         if (smaller == kept).all():
-            return kept
+            break
         kept = smaller
+    return kept
 
 
 def core_rows(blocks: Blocks, kept: Flags, k: int) -> DataFrame:

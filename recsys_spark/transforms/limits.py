@@ -48,7 +48,8 @@ def refuse_heavy_users(parsed: DataFrame, limit: HeavyUsers, as_of: dt.datetime 
     keys = [f.col(USER_ID)] + ([f.to_date("time")] if limit.events_a_day else [])
     most = limit.events_a_day or _quantile_of_events(past, limit.quantile or 1.0)
     if limit.action == "cap":
-        latest = Window.partitionBy(*keys).orderBy(f.desc("time"), f.desc(SOURCE_FILE), f.desc(LINE))
+        # Of events at one time those of the greater record: which file they came in must not matter.
+        latest = Window.partitionBy(*keys).orderBy(*map(f.desc, ("time", "record", SOURCE_FILE, LINE)))
         return _marked(past, f.row_number().over(latest) > most, HEAVY).unionByName(rest)
     heavy = past.groupBy(*keys).count().where(f.col("count") > most).select(USER_ID).distinct()
     good, rest = _apart(parsed, f.col("reason").isNull())

@@ -41,6 +41,11 @@ def split(
     return _before(events, as_of), future if horizon is None else _before(future, as_of + horizon)
 
 
+def known_pairs(past: DataFrame, future: DataFrame) -> DataFrame:
+    """Return the distinct (user_id, item_id) of the future that are in the past too: what a given split gives away."""
+    return future.select(USER_ID, ITEM_ID).distinct().join(past, [USER_ID, ITEM_ID], "left_semi")
+
+
 def learnt_from(holdout: Holdout | None) -> Column:
     """Return whether a row's user is one to learn from: all but those held out, whom a hash of the user chooses."""
     if holdout is None or holdout.users is None:

@@ -45,8 +45,9 @@ def example(promoted: bool = True) -> Report:
         "recall@10 is not worse by more than 0.0041 (5.0%): 0.0812 → 0.0840, +0.0028 [-0.0003, +0.0059]",
         "ndcg@10 is worse on none of 5 segments",
     ]
-    lines = [("rows", None, 1_469_307.0), ("refused", None, 8_869.0), ("refused", "no quantity", 8_869.0),
-             ("density", None, 0.0123), ("top_item", "Blue mug", 9.0)]  # fmt: skip
+    lines = [("rows", None, 1_469_307.0), ("refused", None, 8_869.0), ("refused", "no quantity", 869.0),
+             ("refused", HOSTILE, 8_000.0), ("top_item", "0", 9.0), ("repeated_pairs", None, 0.25),
+             ("density", None, 0.0123), ("top_item", "mug-1", 12.0)]  # fmt: skip
     lines += [("items_of_user", f"p{share}", share * 2.0) for share in (100, 0, 50, 99)]
     lines += [("events_of_day", f"2024-{1 + day // 28:02}-{1 + day % 28:02}", 100.0 + day % 7) for day in range(90)]
     return Report(
@@ -57,7 +58,7 @@ def example(promoted: bool = True) -> Report:
         verdict=Verdict(promoted, "night-2024-03-01" if promoted else "night-2024-02-23", promotion),
         objective=[float(5e6 / epoch + 1e6) for epoch in range(1, 17)],
         popularity=popularity_shares(items, {"als": items // 2, "champion": items * 3, "popularity_decayed": items**2}),
-        customers=customers, profile=profile_of(lines),
+        customers=customers, profile=profile_of(lines, {"mug-1": f"Blue mug {HOSTILE}", "0": "0"}),
         moments=[
             Moment(f"2024-0{month}-01", 40_000 + month, 0.05 + month / 1000, 0.04, 0.005, 0.02) for month in range(1, 4)
         ],

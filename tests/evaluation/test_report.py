@@ -141,7 +141,12 @@ def test_shares_of_places_are_counted_from_the_most_popular_item_down() -> None:
 def test_a_profile_is_what_its_lines_say() -> None:
     found = example().profile
     assert found is not None
-    assert found.counts == {"rows of the log": "1,469,307", "rows refused": "8,869", "share of all pairs": "1.23%"}
+    assert found.counts == {
+        "rows of the log": "1,469,307", "rows refused": "8,869", "share of all pairs": "1.23%",
+        "pairs of more than one event": "25.00%",
+    }  # fmt: skip
+    assert found.refused == [(HOSTILE, 8_000), ("no quantity", 869)]
+    assert found.top == [(f"Blue mug {HOSTILE}", 12), ("0", 9)]
     assert found.quantiles == {"items of a user": {"p0": 0, "p50": 100, "p99": 198, "p100": 200}}
     assert list(found.quantiles["items of a user"]) == ["p0", "p50", "p99", "p100"]
     assert (len(found.days), found.days[0]) == (90, ("2024-01-01", 100.0))

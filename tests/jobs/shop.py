@@ -10,10 +10,12 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import yaml
+from pyspark.sql import SparkSession
 
 from recsys_spark import runs
 from recsys_spark.stages import backtest, evaluate, features, score, train, tune
 from recsys_spark.stages.pipeline import STAGES
+from recsys_spark.tables import Tables
 
 OPTIONS = {
     ("build_features",): features.OPTIONS,
@@ -76,6 +78,21 @@ def configuration(folder: Path, log: Path, **sections: Any) -> Path:
     path = folder / "shop.yaml"
     path.write_text(yaml.safe_dump(whole), encoding="utf-8")
     return path
+
+
+def tables(spark: SparkSession, config: Path) -> Tables:
+    """The tables of a configuration that `configuration` wrote."""
+    return Tables(spark, str(config.parent / "tables"))
+
+
+def contents(spark: SparkSession, config: Path) -> dict[str, list[str]]:
+    """The rows of what build_features writes, but those of gold.profile that count the log's rows."""
+    read = tables(spark, config).read
+    names = (*features.SLICES, *features.DICTIONARIES)
+    of_the_log = "measure NOT IN ('rows', 'refused')"
+    rows = {name: read(name).where(of_the_log if name == "gold.profile" else "true").collect() for name in names}
+    return {name: sorted(json.dumps(row.asDict(True), default=str, sort_keys=True) for row in found)
+            for name, found in rows.items()}  # fmt: skip
 
 
 def everything_written(root: Path) -> str:

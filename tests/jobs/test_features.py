@@ -1,18 +1,14 @@
 """build_features as its job runs it: rules, late files, features that are declared, and nothing from the future."""
 
 import datetime as dt
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pyspark.sql import SparkSession
 
-from recsys_spark.stages import features
-from recsys_spark.tables import Tables
 from recsys_spark.transforms import events
-from tests.jobs.shop import AS_OF, Job, N, configuration, left_out, purchases, write_csv
+from tests.jobs.shop import AS_OF, Job, N, configuration, contents, left_out, purchases, tables, write_csv
 
 pytestmark = [pytest.mark.usefixtures("spark"), pytest.mark.slow]
 BUILD = ("ingest", "build_features")
@@ -61,20 +57,6 @@ def declared(folder: Path, log: Path, **sections: Any) -> Path:
         friends={"path": str(folder / "friends.csv"), "format": "csv", "both_ways": True},
         **sections,
     )
-
-
-def tables(spark: SparkSession, config: Path) -> Tables:
-    return Tables(spark, str(config.parent / "tables"))
-
-
-def contents(spark: SparkSession, config: Path) -> dict[str, list[str]]:
-    """The rows of what build_features writes, but those of gold.profile that count the log's rows."""
-    read = tables(spark, config).read
-    names = (*features.SLICES, *features.DICTIONARIES)
-    of_the_log = "measure NOT IN ('rows', 'refused')"
-    rows = {name: read(name).where(of_the_log if name == "gold.profile" else "true").collect() for name in names}
-    return {name: sorted(json.dumps(row.asDict(True), default=str, sort_keys=True) for row in found)
-            for name, found in rows.items()}  # fmt: skip
 
 
 def test_no_event_from_as_of_on_changes_anything(spark, tmp_path, job) -> None:
@@ -188,33 +170,57 @@ def test_a_lost_row_is_an_error_of_the_program(spark, tmp_path, job, monkeypatch
 
 
 def test_late_and_corrected_files_change_past_features_only_where_that_is_asked_for(spark, tmp_path, job) -> None:
+    """A file with old events, a file of other rows in its old place, the old file under another name."""
     (tmp_path / "log").mkdir()
     first = write_csv(tmp_path / "log" / "1.csv", lines(), HEADER)
     config = declared(
         tmp_path,
         tmp_path / "log",
-        source={"path": str(tmp_path / "log")},
+        source={"path": str(tmp_path / "log"), "duplicates": "refuse"},
         features={"of_users": ["sums"], "of_items": []},
     )
     built = job(config, *WHEN, stages=BUILD)
-    before, pinned = contents(spark, config), ("--set", f"source.ingested_before={dt.datetime.now(dt.UTC).isoformat()}")
+    before, moment = contents(spark, config), dt.datetime.now(dt.UTC)
     write_csv(tmp_path / "log" / "2.csv", [("late", "item-1", "2024-01-01 00:00:00", "buy", "1")], HEADER)
     write_csv(first, lines(price="7"), HEADER)
     os.utime(first, (2_000_000_000, 2_000_000_000))
-    same = job(config, *WHEN, *pinned, stages=BUILD)
-    assert "they are built already" in job.stderr and "2 new files, 1 of them in place of older ones" in job.stderr
-    assert same["outputs"]["silver.interactions"] == built["outputs"]["silver.interactions"]
-    rebuilt = job(config, *WHEN, stages=BUILD)
-    assert rebuilt["counts"]["rows"] == len(lines()) + 1
+    write_csv(tmp_path / "log" / "3.csv", lines(price="7"), HEADER)
+    for pinned in ((), ("--set", f"source.ingested_before={moment.isoformat()}")):
+        same = job(config, *WHEN, *pinned, stages=BUILD)
+        assert "they are built already" in job.stderr
+        assert ("what was ingested since is not in them" in job.stderr) == (not pinned)
+        assert same["outputs"]["silver.interactions"] == built["outputs"]["silver.interactions"]
+    assert contents(spark, config) == before
+    assert job(config, *WHEN, "--anew", stages=("build_features",))["exit_code"] == 0
     after = contents(spark, config)
-    spends = tables(spark, config).read("gold.user_features").where("user_id = 'late'").collect()
-    assert [row["sums"]["spend"] for row in spends] == [2.0]
-    assert job(config, *WHEN, *pinned, stages=BUILD)["exit_code"] == 0
+    spends = tables(spark, config).read("gold.user_features").where("user_id IN ('late', 'user-0')").collect()
+    own = sum(line[0] == "user-0" and line[2] < f"{AS_OF:%Y-%m-%d}" for line in purchases())
+    assert {row["user_id"]: row["sums"]["spend"] for row in spends} == {"late": 2.0, "user-0": 14.0 * own}
+    then = job(config, *WHEN, *pinned, stages=BUILD)
+    assert then["counts"] == built["counts"] == {"rows": len(lines()), "kept": len(lines()), "refused": {}}
     again = contents(spark, config)
+    now = ("--set", f"source.ingested_before={dt.datetime.now(dt.UTC).isoformat()}")
+    rebuilt = job(config, *WHEN, *now, stages=BUILD)
+    refused = {"duplicate_line": len(lines())}
+    assert rebuilt["counts"] == {"rows": 2 * len(lines()) + 1, "kept": len(lines()) + 1, "refused": refused}
     names = ("silver.interactions", "gold.user_features", "gold.item_features", "gold.profile")
     assert all(again[name] == before[name] != after[name] for name in names)
+    assert {name: contents(spark, config)[name] for name in names} == {name: after[name] for name in names}
     early = job(config, *WHEN, "--set", "source.ingested_before=2001-01-01", stages=BUILD)
     assert early["exit_code"] == 65 and "bronze.events knows no ingestion before it" in early["error"]
+
+
+def test_a_date_that_was_still_to_come_and_all_there_is_are_built_anew_with_what_came(spark, tmp_path, job) -> None:
+    (tmp_path / "log").mkdir()
+    write_csv(tmp_path / "log" / "1.csv", lines(), HEADER)
+    config = declared(
+        tmp_path, tmp_path / "log", source={"path": str(tmp_path / "log")}, features={"of_users": [], "of_items": []}
+    )
+    ahead = ("--as-of", f"{dt.datetime.now(dt.UTC) + dt.timedelta(days=30):%Y-%m-%d}")
+    before = [job(config, *when, stages=BUILD)["counts"]["rows"] for when in (ahead, ())]
+    write_csv(tmp_path / "log" / "2.csv", [("late", "item-1", "2024-01-01 00:00:00", "buy", "1")], HEADER)
+    after = [job(config, *when, stages=BUILD)["counts"]["rows"] for when in (ahead, ())]
+    assert (before, after) == ([len(lines())] * 2, [len(lines()) + 1] * 2)
 
 
 def test_users_held_out_are_ranked_by_a_model_that_never_saw_them(spark, tmp_path, job) -> None:

@@ -1,5 +1,6 @@
 """Every configuration on its real log, from files to comparison; they skip where the log is absent."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as f
 
@@ -16,7 +18,21 @@ from tests.jobs.shop import Job
 
 pytestmark = pytest.mark.slow
 PROJECT = Path(__file__).parents[2]
+SHIPPED = "../shared/data/"  # where the configurations look for the logs
 CONFS = sorted(path.stem for path in (PROJECT / "conf").glob("*.yaml") if path.stem != "given_split")
+
+
+def logs_of(path: Path) -> list[str]:
+    """Overrides that look for a configuration's files where RECSYS_LOGS says, if it says anything."""
+    folder, written = os.environ.get("RECSYS_LOGS"), yaml.safe_load(path.read_text(encoding="utf-8"))
+    files = {
+        key: section["path"] for key, section in written.items() if isinstance(section, dict) and "path" in section
+    }
+    return [
+        f"{key}.path={folder}/{file.removeprefix(SHIPPED)}"
+        for key, file in files.items()
+        if folder and file.startswith(SHIPPED)
+    ]
 
 
 @pytest.mark.parametrize("name", CONFS)
@@ -25,10 +41,11 @@ def test_a_configuration_runs_to_its_end_with_full_lists_of_unseen_items(
 ) -> None:
     monkeypatch.chdir(PROJECT)
     path = PROJECT / "conf" / f"{name}.yaml"
-    for source in config.load(str(path)).source.path:
+    places = [f"storage.root={tmp_path}/tables", *logs_of(path)]
+    for source in config.load(str(path), places).source.path:
         if not source.startswith("package:") and not Path(source).exists():
             pytest.skip(f"{source} is absent")
-    summary = Job()(path, "--run-id", "x", "--set", f"storage.root={tmp_path}/tables")
+    summary = Job()(path, "--run-id", "x", *(argument for place in places for argument in ("--set", place)))
     assert summary["exit_code"] == 0, summary
     kind = config.load(str(path)).model.kind
     assert summary["metrics"][kind]["ndcg@10"] > summary["metrics"]["popularity"]["ndcg@10"]

@@ -240,6 +240,23 @@ def test_the_sources_zone_and_its_summer_time_apply_to_times_that_name_none(spar
     assert times_of(spark, ["2011-07-01Zone12:00+05:00"], **zoned) == ["2011-07-01 07:00:00"]
 
 
+def test_an_hour_that_the_clock_skips_or_repeats_is_read_one_way_and_no_row_is_lost(spark: SparkSession) -> None:
+    """London, 2011: from 01:00 on 27 March to 02:00, and from 02:00 on 30 October back to 01:00."""
+    texts = ["2011-03-27 00:59:59", "2011-03-27 01:30:00", "2011-03-27 02:00:00"]
+    assert times_of(spark, texts, timezone="Europe/London") == [
+        "2011-03-27 00:59:59",
+        "2011-03-27 01:30:00",  # there is no such time: as if the clock had not moved
+        "2011-03-27 01:00:00",
+    ]
+    texts = ["2011-10-30 00:59:59", "2011-10-30 01:30:00", "2011-10-30 02:00:00", "2011-10-30T01:30:00+00:00"]
+    assert times_of(spark, texts, timezone="Europe/London") == [
+        "2011-10-29 23:59:59",
+        "2011-10-30 00:30:00",  # the first of two such times
+        "2011-10-30 02:00:00",
+        "2011-10-30 01:30:00",
+    ]
+
+
 @pytest.mark.parametrize("unit, digits", [("seconds", 0), ("milliseconds", 3), ("nanoseconds", 9)])
 def test_times_count_from_1970_to_the_microsecond(spark: SparkSession, unit: str, digits: int) -> None:
     whole = "1430623510" + "123456789"[:digits]

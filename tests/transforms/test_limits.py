@@ -113,6 +113,14 @@ def test_capped_users_keep_their_latest_events_and_the_future_counts_for_nothing
         assert reasons_of(refuse_heavy_users(frame(spark, shuffled, 1 + 4 * seed), how, as_of), rows) == expected
 
 
+def test_which_of_a_capped_users_events_at_one_time_stay_does_not_depend_on_their_lines(spark: SparkSession) -> None:
+    how, items = HeavyUsers(events_a_day=2, action="cap"), ["a", "b", "c", "d"]
+    for order in (items, items[::-1], ["c", "a", "d", "b"]):
+        rows = [row("u", line, item) for line, item in enumerate(order)]
+        found = dict(zip(order, reasons_of(refuse_heavy_users(frame(spark, rows), how, None), rows), strict=True))
+        assert {item for item, reason in found.items() if reason is None} == {"c", "d"}
+
+
 def test_what_nobody_asks_for_refuses_nothing(spark: SparkSession) -> None:
     rows = [row("u", 0), row("u", 1)]
     given = frame(spark, rows)

@@ -3,7 +3,9 @@
 import datetime as dt
 import math
 import random
+import re
 from collections import Counter, defaultdict
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -156,6 +158,21 @@ def test_a_window_longer_than_the_calendar_holds_all_events(spark: SparkSession)
     moment = Moment(AS_OF, (dt.timedelta(days=999_999),))
     known = features.user_features(pairs, events, ("windows",), moment)
     assert all(row["events_in"] == {"999999d": row["events"]} for row in known.collect())
+
+
+def test_more_windows_and_features_are_gathered_in_the_same_one_pass(spark: SparkSession, tmp_path: Path) -> None:
+    frame(spark, log()).write.parquet(str(tmp_path / "events"))
+    spark.read.parquet(str(tmp_path / "events")).select("user_id").distinct().write.parquet(str(tmp_path / "known"))
+    events, known = (spark.read.parquet(str(tmp_path / name)) for name in ("events", "known"))
+
+    def steps(names: tuple[str, ...], windows: tuple[dt.timedelta, ...]) -> Counter[str]:
+        moment = Moment(AS_OF, windows, measures=("price", "spend"), means={"price": 2.0})
+        gathered = features._with_gathered(known, events, "user_id", names, moment)
+        plan = gathered._jdf.queryExecution().optimizedPlan().toString()
+        return Counter(re.findall(r"Relation|Join|Aggregate", plan))
+
+    assert steps(("windows",), WINDOWS[:1]) == {"Relation": 2, "Join": 1, "Aggregate": 1}
+    assert steps(ALL, tuple(DAY * days for days in range(1, 40))) == {"Relation": 2, "Join": 1, "Aggregate": 1}
 
 
 def pairs_of(spark: SparkSession, rows: list[tuple[str, str, int, bool]]) -> DataFrame:

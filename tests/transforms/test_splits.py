@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pyspark.sql import DataFrame, SparkSession
 
 from recsys_spark.config import Holdout
-from recsys_spark.transforms.splits import Span, learnt_from, sliding, split, within
+from recsys_spark.transforms.splits import Span, known_pairs, learnt_from, sliding, split, within
 
 SCHEMA = "user_id string, item_id string, time timestamp, event string, value double, _part string"
 DAY = dt.timedelta(days=1)
@@ -87,6 +87,16 @@ def test_a_published_split_parts_by_part_and_as_of_ends_the_past(
     past, future = both(spark, rows, as_of, None, Holdout(path=("test.csv",)))
     assert past == sorted(row for row in rows if row[5] == "source" and (as_of is None or row[2] < as_of))
     assert future == sorted(row for row in rows if row[5] == "holdout")
+
+
+def test_what_a_published_split_gives_away_is_counted_by_pairs(spark: SparkSession) -> None:
+    rows = log()
+    past, future = split(frame(spark, rows), None, None, Holdout(path=("test.csv",)))
+    pairs = {part: {row[:2] for row in rows if row[5] == part} for part in ("source", "holdout")}
+    found = [tuple(row) for row in known_pairs(past, future).collect()]
+    assert sorted(found) == sorted(pairs["source"] & pairs["holdout"]) and found
+    for how in (Holdout(random=0.4), Holdout(users=0.5)):
+        assert known_pairs(*split(frame(spark, rows), None, None, how)).count() == 0
 
 
 @pytest.mark.parametrize("share", [0.01, 0.2, 0.5, 0.99])

@@ -52,11 +52,16 @@ class Shares:
 
 @dataclass(frozen=True)
 class Profile:
-    """What the log is like: counts by name, quantiles of sizes by what is measured, and events by day."""
+    """What the log is like: counts by name, quantiles of sizes by what is measured, and events by day.
+
+    refused: rows by the rule that they break, most first; top: items by name with their users, most first.
+    """
 
     counts: Mapping[str, str]
     quantiles: Mapping[str, Mapping[str, float]]
     days: Sequence[tuple[str, float]]
+    refused: Sequence[tuple[str, float]] = ()
+    top: Sequence[tuple[str, float]] = ()
 
 
 @dataclass(frozen=True)
@@ -122,7 +127,8 @@ def popularity_shares(users: NDArray[np.int64], shown: Mapping[str, NDArray[np.i
 _COUNTS = {
     "rows": "rows of the log", "refused": "rows refused", "events": "events before as_of", "users": "users",
     "items": "items", "pairs": "pairs of user and item", "trained_pairs": "pairs trained on",
-    "density": "share of all pairs", "repeats": "events that repeat a pair",
+    "density": "share of all pairs", "repeated_pairs": "pairs of more than one event",
+    "repeats": "events that repeat a pair",
 }  # fmt: skip
 _SIZES = {
     "items_of_user": "items of a user", "events_of_user": "events of a user", "users_of_item": "users of an item",
@@ -130,12 +136,17 @@ _SIZES = {
 }  # fmt: skip
 
 
-def profile_of(lines: Iterable[tuple[str, str | None, float]]) -> Profile | None:
-    """Return the profile that lines (measure, key, value) of gold.profile say; None where there are none."""
+def profile_of(
+    lines: Iterable[tuple[str, str | None, float]], names: Mapping[str, str] | None = None
+) -> Profile | None:
+    """Return the profile that lines (measure, key, value) of gold.profile say; None where there are none.
+
+    names: of items by their ids, where they have one.
+    """
     known = {(measure, key): value for measure, key, value in lines}
     if not known:
         return None
-    shares = ("density", "repeats")
+    shares = ("density", "repeated_pairs", "repeats")
     counts = {
         words: f"{known[(name, None)]:.2%}" if name in shares else f"{known[(name, None)]:,.0f}"
         for name, words in _COUNTS.items()
@@ -147,4 +158,11 @@ def profile_of(lines: Iterable[tuple[str, str | None, float]]) -> Profile | None
             quantiles.setdefault(_SIZES[measure], {})[key] = value
     days = sorted((key, value) for (measure, key), value in known.items() if measure == "events_of_day" and key)
     ordered = {name: dict(sorted(each.items(), key=lambda of: float(of[0][1:]))) for name, each in quantiles.items()}
-    return Profile(counts, ordered, days)
+    top = [((names or {}).get(key, key), value) for key, value in _most(known, "top_item")]
+    return Profile(counts, ordered, days, _most(known, "refused"), top)
+
+
+def _most(known: Mapping[tuple[str, str | None], float], measure: str) -> list[tuple[str, float]]:
+    """The lines of a measure that have a key, those of the largest value first, then by key."""
+    found = [(key, value) for (name, key), value in known.items() if name == measure and key is not None]
+    return sorted(found, key=lambda line: (-line[1], line[0]))
