@@ -14,6 +14,7 @@ from rich.table import Table
 from recsys_spark.errors import DataError
 from recsys_spark.evaluation import metrics
 from recsys_spark.evaluation.exposure import exposure_of, item_counts
+from recsys_spark.evaluation.gate import less_is_better
 from recsys_spark.evaluation.lists import Catalogue, per_list
 from recsys_spark.runs import Option, Run
 from recsys_spark.runs import main as run_job
@@ -99,8 +100,8 @@ def evaluate(run: Run) -> None:
     run.console.print(comparison(run, n_users))
     if run.options.get("promote") or settings.report:
         contest = _contest(run, name, model["model_id"], champion)
-        effects = compare(run, written, contest, segments(run, past, relevant, items))
-        made = promote(run, effects, contest) if run.options.get("promote") else None
+        effects, others = compare(run, written, contest, segments(run, past, relevant, items))
+        made = promote(run, effects, others, contest) if run.options.get("promote") else None
         if settings.report:
             write_report(run, Evaluated(model, contest, effects, made, lists[name], past, relevant, items, counts))
     for frame in (relevant, *lists.values()):
@@ -172,12 +173,19 @@ def _reigning(run: Run, model: Row) -> str | None:
 
 
 def _contest(run: Run, name: str, challenger: str, champion: str | None) -> Contest:
-    """Say with whom the gate compares: with the champion, else with the baseline that is best on the primary metric."""
+    """Say with whom the gate compares: with the champion, else with the baseline that is best on the primary metric.
+
+    The best was chosen by the users that are to judge, so a decision has to look at the other baselines as well.
+    """
     if champion is not None:
         return Contest(name, challenger, CHAMPION, champion, champion)
     primary = rules_of(run.config).primary
-    best = max((other for other in run.metrics if other != name), key=lambda other: run.metrics[other][primary])
-    return Contest(name, challenger, best, best, None)
+    sign = -1 if less_is_better(primary) else 1
+    ordered = sorted(
+        (-sign * values.get(primary, 0.0), other) for other, values in run.metrics.items() if other != name
+    )
+    best, *others = (other for _, other in ordered)
+    return Contest(name, challenger, best, best, None, tuple(others) if run.options.get("promote") else ())
 
 
 def wanted(run: Run, past: DataFrame) -> DataFrame:
