@@ -23,6 +23,11 @@ class Rules:
     guards: Mapping[str, float] = field(default_factory=dict)
     segment_margin: float = 0.0
 
+    @property
+    def level(self) -> float:
+        """The level of tests, as written: 1 − 0.9 is a little less than 0.1, which some p is exactly."""
+        return round(1 - self.confidence, 12)
+
     def judged(self) -> list[str]:
         """Return the metrics that the decision looks at, each once."""
         return list(dict.fromkeys([self.primary, *self.guards]))
@@ -71,7 +76,7 @@ def decide(effects: Sequence[Effect], rules: Rules, others: Mapping[str, Effect]
     lacks a metric of the rules.
     """
     whole = {effect.metric: effect for effect in effects if effect.segment == ALL}
-    level = 1 - rules.confidence
+    level = rules.level
     checks = [_better(whole[rules.primary], level)]
     checks += [_better(effect, level, name) for name, effect in (others or {}).items()]
     checks += [_not_worse(whole[name], margin) for name, margin in rules.guards.items()]
