@@ -1,6 +1,7 @@
 """The gate at work: the challenger against the champion, gold.comparisons, and one row of gold.champion."""
 
 import datetime as dt
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from recsys_spark.errors import ConfigError, DataError
 from recsys_spark.evaluation import comparison, gate
 from recsys_spark.evaluation.comparison import Effect
 from recsys_spark.evaluation.resampling import ALL, Resampling
+from recsys_spark.redaction import redacted_config
 from recsys_spark.runs import Run
 from recsys_spark.schemas import SCHEMAS
 from recsys_spark.stages import champions
@@ -115,16 +117,21 @@ def paired(metrics: DataFrame, rival: str, challenger: str) -> DataFrame:
     return next(sides).join(next(sides), "user_id")
 
 
-def check_past(run: Run, models: list[Row]) -> None:
+def check_past(run: Run, model: Row) -> None:
     """Raise DataError where a model was trained on events that it is to predict."""
-    for model in models:
-        if run.as_of is not None and model["as_of"] is not None:
-            trained = model["as_of"].astimezone(dt.UTC)
-            if trained > run.as_of:
-                raise DataError(
-                    f"model {model['model_id']} learned from events before {trained}, after the as_of {run.as_of} of "
-                    "this comparison: it knows what it should predict; compare at a later --as-of"
-                )
+    if run.as_of is not None and model["as_of"] is not None:
+        trained = model["as_of"].astimezone(dt.UTC)
+        if trained > run.as_of:
+            raise DataError(
+                f"model {model['model_id']} learned from events before {trained}, after the as_of {run.as_of} of "
+                "this comparison: it knows what it should predict; compare at a later --as-of"
+            )
+    held_out, its_own = redacted_config(run.config.model_dump(mode="json"))["holdout"], json.loads(model["config"])
+    if held_out is not None and its_own.get("holdout") != held_out:
+        raise DataError(
+            f"model {model['model_id']} was trained with holdout {json.dumps(its_own['holdout'])}, this comparison "
+            f"holds out {json.dumps(held_out)}: it may know what it should predict; train one with the same holdout"
+        )
 
 
 def show(run: Run, effects: list[Effect], contest: Contest, made: Row) -> None:
