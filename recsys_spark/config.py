@@ -1,6 +1,7 @@
 """The configuration of a dataset or deployment: one YAML file, every value checked before work starts."""
 
 import datetime as dt
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -96,6 +97,7 @@ Metric = Annotated[
         pattern=r"^((new|repeated)_)?(recall|precision|ndcg|map|mrr|hit_rate|auc|popularity|novelty|diversity)(@[1-9][0-9]*)?$"
     ),
 ]
+OWN_SEGMENTS = 7  # of stages.segments: five bands of histories, two of what is wanted
 Lengths = Annotated[
     tuple[Annotated[int, Field(ge=1, le=10_000)], ...],
     BeforeValidator(_as_list),
@@ -573,6 +575,14 @@ class Gate(_Section):
     seed: int = Field(default=1, ge=0)
     """Seed of bootstrap samples and sign patterns."""
 
+    def least_replicates(self, with_users: bool) -> int:
+        """Return how many replicates it takes for one segment of all that there may be to be found harmed.
+
+        The smallest p is 1 / (replicates + 1), and Holm's the number of segments times that.
+        """
+        segments = OWN_SEGMENTS + (self.segments + 1 if with_users else 0)
+        return math.ceil(round(segments / (1 - self.confidence), 6)) - 1
+
 
 def _ordered(value: tuple[float, float]) -> tuple[float, float]:
     if not 0 < value[0] < value[1]:
@@ -706,6 +716,12 @@ class Config(_Section):
             raise ValueError("topk.repeat_weight and topk.most_of_category cannot be had together")
         if self.topk.most_of_category is not None and (self.items is None or self.items.columns.category is None):
             raise ValueError("topk.most_of_category needs items.columns.category")
+        least = self.gate.least_replicates(with_users=self.users is not None)
+        if self.gate.replicates < least:
+            raise ValueError(
+                f"gate.replicates: {self.gate.replicates} are too few to find any of so many segments harmed at "
+                f"confidence {self.gate.confidence}: it takes {least}"
+            )
         for name in (self.gate.primary, *self.gate.guards):
             _, at, k = name.partition("@")
             if at and int(k) not in self.evaluation.k:

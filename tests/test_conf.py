@@ -17,6 +17,8 @@ from recsys_spark.errors import (
     TryAgainError,
     UsageError,
 )
+from recsys_spark.evaluation.comparison import holm
+from recsys_spark.evaluation.gate import Rules
 from recsys_spark.session import LOCAL
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -83,6 +85,22 @@ def test_given_split_has_no_time_no_k_core_and_the_lengths_of_published_comparis
     assert config.evaluation.k == (10, 20, 50)
     assert config.topk.k >= max(config.evaluation.k)
     assert config.evaluation.recall_divides_by == "relevant"
+
+
+@pytest.mark.parametrize(
+    ("segments", "confidence", "least"),
+    [(None, 0.95, 7 * 20 - 1), (20, 0.95, 28 * 20 - 1), (5, 0.99, 13 * 100 - 1), (20, 0.9, 279)],
+)
+def test_a_gate_that_could_find_no_segment_harmed_is_refused(segments, confidence, least) -> None:
+    """With fewer replicates Holm's smallest p of so many segments would be above the level, whatever happened."""
+    users = [] if segments is None else ["users.path=u.csv", "users.format=csv", f"gate.segments={segments}"]
+    given = [*users, f"gate.confidence={confidence}"]
+    most = 7 if segments is None else 8 + segments
+    assert holm([1 / (least + 1)] + [1.0] * (most - 1))[0] <= Rules("ndcg", confidence).level < most / least
+    path = str(CONF / "globo_news.yaml")
+    assert load(path, [*given, f"gate.replicates={least}"]).gate.replicates == least
+    with pytest.raises(ConfigError, match=f"too few to find any of so many segments harmed.* it takes {least}"):
+        load(path, [*given, f"gate.replicates={least - 1}"])
 
 
 @pytest.mark.parametrize("path", sorted((CONF / "spark").glob("*.conf")), ids=lambda path: path.stem)

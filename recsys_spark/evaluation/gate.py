@@ -23,6 +23,11 @@ class Rules:
     guards: Mapping[str, float] = field(default_factory=dict)
     segment_margin: float = 0.0
 
+    @property
+    def level(self) -> float:
+        """The level of tests, as written: 1 − 0.9 is a little less than 0.1, which some p is exactly."""
+        return round(1 - self.confidence, 12)
+
     def judged(self) -> list[str]:
         """Return the metrics that the decision looks at, each once."""
         return list(dict.fromkeys([self.primary, *self.guards]))
@@ -52,11 +57,15 @@ class Decision:
         return [check.reason for check in sorted(self.checks, key=lambda check: check.passed)]
 
 
-def decide(effects: Sequence[Effect], rules: Rules) -> Decision:
+def decide(effects: Sequence[Effect], rules: Rules, others: Mapping[str, Effect] | None = None) -> Decision:
     """Return the decision that the rules make of a comparison.
 
     - Better on the primary metric: the whole interval of the difference is above 0, and the randomisation test's p is
       not above the level. If the models do not differ, both happen in at most α/2 of the comparisons.
+    - Better than each of the others, too, by the same rule: effects of the primary metric by name, where the rival was
+      chosen as the best of several on these very users. That all of these tests must say yes keeps the level without a
+      correction (intersection-union: Berger, "Multiparameter Hypothesis Testing and Acceptance Sampling",
+      Technometrics 1982); beating the one that looked best does not, where another that is truly best looked worse.
     - Not worse on any guard: the whole interval is above −margin · the champion's mean (non-inferiority: Piaggio et
       al., "Reporting of Noninferiority and Equivalence Randomized Trials", JAMA 2012). Too few users to tell is a no.
     - Worse on no segment: a segment is worse if its mean difference is below −margin · its champion's mean and that is
@@ -67,8 +76,9 @@ def decide(effects: Sequence[Effect], rules: Rules) -> Decision:
     lacks a metric of the rules.
     """
     whole = {effect.metric: effect for effect in effects if effect.segment == ALL}
-    level = 1 - rules.confidence
+    level = rules.level
     checks = [_better(whole[rules.primary], level)]
+    checks += [_better(effect, level, name) for name, effect in (others or {}).items()]
     checks += [_not_worse(whole[name], margin) for name, margin in rules.guards.items()]
     segments = [effect for effect in effects if effect.segment != ALL and effect.metric == rules.primary]
     worse = [check for effect in segments if (check := _harmed(effect, rules.segment_margin, level)) is not None]
@@ -78,10 +88,10 @@ def decide(effects: Sequence[Effect], rules: Rules) -> Decision:
     return Decision(tuple(checks))
 
 
-def _better(effect: Effect, level: float) -> Check:
+def _better(effect: Effect, level: float, than: str | None = None) -> Check:
     gain, low, _ = oriented(effect)
     passed = low > 0 and effect.p <= level
-    words = "is better" if passed else "is not shown to be better"
+    words = ("is better" if passed else "is not shown to be better") + (f" than that of {than}" if than else "")
     missing = "" if passed or gain <= 0 else f"; {effect.users:,} users would show {effect.detectable:.4f}"
     return Check(passed, f"{effect.metric} {words}: {_numbers(effect)}, p = {effect.p:.2g}{missing}")
 
@@ -108,9 +118,18 @@ def _harmed(effect: Effect, margin: float, level: float) -> Check | None:
 
 def oriented(effect: Effect) -> tuple[float, float, float]:
     """Return difference, low and high with the sign that makes more the better."""
-    if effect.metric.partition("@")[0] in LOWER_IS_BETTER:
+    if less_is_better(effect.metric):
         return -effect.difference, -effect.high, -effect.low
     return effect.difference, effect.low, effect.high
+
+
+def less_is_better(metric: str) -> bool:
+    """Return whether a model is the better, the lower its mean of a metric.
+
+    >>> less_is_better("popularity@10"), less_is_better("ndcg@10")
+    (True, False)
+    """
+    return metric.partition("@")[0] in LOWER_IS_BETTER
 
 
 def _numbers(effect: Effect) -> str:

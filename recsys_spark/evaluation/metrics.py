@@ -38,15 +38,17 @@ def per_user(
     its first position only. With h the number of hits at positions up to k, r the number of wanted items, and
     m = min(k, r):
 
-    - recall@k = h / m, or h / r where recall_divides_by is "relevant"
-    - precision@k = h / k, also where the list is shorter than k
+    - recall@k = h / r where recall_divides_by is "relevant": Manning, Raghavan and Schütze, "Introduction to
+      Information Retrieval", 2008, sections 8.3 and 8.4; else h / m, which a perfect list brings to 1: Liang, Krishnan,
+      Hoffman and Jebara, "Variational Autoencoders for Collaborative Filtering", WWW 2018
+    - precision@k = h / k, also where the list is shorter than k: Manning, Raghavan and Schütze, section 8.4
     - ndcg@k = Σ_hits 1/log2(1 + position) / Σ_{position = 1..m} 1/log2(1 + position): binary gains,
       Järvelin and Kekäläinen, "Cumulated gain-based evaluation of IR techniques", TOIS 2002
     - map@k = Σ_hits (hits up to this position / position) / m: average precision, Manning, Raghavan and
-      Schütze, "Introduction to Information Retrieval", 2008, section 8.4, cut at k
+      Schütze, section 8.4, cut at k; theirs divides by r
     - mrr@k = 1 / position of the first hit, or 0 without one: Voorhees, "The TREC-8 Question Answering Track
       Report", 1999, cut at k
-    - hit_rate@k = 1 with a hit, else 0
+    - hit_rate@k = 1 with a hit, else 0: Deshpande and Karypis, "Item-Based Top-N Recommendation Algorithms", TOIS 2004
     - auc@k = the share of pairs of a wanted item and another of the catalogue that are in the right order, where all
       that stands beyond the list's first k is taken to be in random order: limited area under the curve, Schröder,
       Thiele and Lehner, "Setting Goals and Choosing Metrics for Recommender System Evaluations", UCERSTI 2011. With

@@ -1,48 +1,41 @@
 """gold.recommendations against what happened from as_of on: gold.metrics, beside popularity on the same users."""
 
-import dataclasses
-import datetime as dt
 from functools import reduce
 
 import numpy as np
 import pyarrow as pa
 from pyspark import StorageLevel
-from pyspark.sql import DataFrame, Row
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as f
 from rich.table import Table
 
-from recsys_spark.errors import DataError
 from recsys_spark.evaluation import metrics
 from recsys_spark.evaluation.exposure import exposure_of, item_counts
 from recsys_spark.evaluation.lists import Catalogue, per_list
 from recsys_spark.runs import Option, Run
 from recsys_spark.runs import main as run_job
 from recsys_spark.stages import champions
+from recsys_spark.stages.contestants import all_lists, contest, reigning, rivals
 from recsys_spark.stages.events import parsed_events
 from recsys_spark.stages.known import as_timestamp
 from recsys_spark.stages.models import model_of
-from recsys_spark.stages.promote import Contest, check_past, compare, promote, rules_of
-from recsys_spark.stages.rankers import (
-    POPULARITIES,
-    fallback_ranker,
-    histories,
-    items_by_index,
-    popularity_ranker,
-    with_popularities,
-)
+from recsys_spark.stages.promote import check_past, compare, promote
+from recsys_spark.stages.rankers import POPULARITIES
 from recsys_spark.stages.report import Evaluated, write_report
-from recsys_spark.stages.score import score_topk
 from recsys_spark.stages.segments import segments
-from recsys_spark.topk import scorer
 from recsys_spark.transforms import events, interactions, splits
 from recsys_spark.transforms.attributes import items_at
 
-CHAMPION = "champion"
 GATE: dict[str, Option] = {
     "--promote": {"action": "store_true", "help": "let the gate decide whether the model becomes the champion"},
 }
 OPTIONS: dict[str, Option] = GATE | {
     "--rollback": {"action": "store_true", "help": "make the champion before the present one champion again"},
+    "--baseline": {
+        "action": "append",
+        "metavar": "ID",
+        "help": "another trained model, such as item_knn, to compare with; the first champion has to beat it, too",
+    },
     "--model": {"metavar": "ID", "help": "model to evaluate; without it, that of this run id, else the newest"},
 }
 
@@ -51,6 +44,7 @@ def evaluate(run: Run) -> None:
     """Compare the model's lists with popularity of all time and decayed; write one row a user and model.
 
     With --promote the champion's lists are compared too, and the gate decides; --rollback undoes the last promotion.
+    --baseline adds a model to what is compared.
     """
     if run.options.get("rollback"):
         champions.roll_back(run)
@@ -58,7 +52,8 @@ def evaluate(run: Run) -> None:
     run.resolve_as_of()
     settings = run.config.evaluation
     model = model_of(run)
-    champion = _reigning(run, model) if run.options.get("promote") else None
+    check_past(run, model)
+    champion = reigning(run, model) if run.options.get("promote") else None
     past = run.tables.read_slice("silver.interactions", {"as_of": run.as_of})
     relevant = wanted(run, past).persist(StorageLevel.MEMORY_AND_DISK)
     n_users = relevant.select("user_id").distinct().count()
@@ -69,14 +64,15 @@ def evaluate(run: Run) -> None:
     if max(settings.k) > run.config.topk.k:
         run.say(f"warning: evaluation.k = {max(settings.k)} is longer than the lists of topk.k = {run.config.topk.k}")
     name = f"{model['kind']}, trained" if model["kind"] in POPULARITIES else model["kind"]
-    lists = _all_lists(run, past, relevant, name, model["model_id"], champion)
+    models = {name: model["model_id"]} | rivals(run, model, champion)
+    lists = all_lists(run, past, relevant, models)
     items = catalogue(run, past)
     rows = reduce(
         DataFrame.unionByName,
         (
             measured(run, ranked, relevant, past, items)
             .withColumn("model", f.lit(of))
-            .withColumn("model_id", f.lit(champion if of == CHAMPION else model["model_id"]))
+            .withColumn("model_id", f.lit(models.get(of, model["model_id"])))
             for of, ranked in lists.items()
         ),
     )
@@ -92,17 +88,17 @@ def evaluate(run: Run) -> None:
     for of, values in run.metrics.items():
         lifts = {k: values.get(f"popularity@{k}") for k in settings.k}
         values |= whole[of] | {
-            f"popularity_lift@{k}": value / items.mean_popularity() for k, value in lifts.items() if value is not None
+            f"popularity_lift@{k}": items.popularity_lift(value) for k, value in lifts.items() if value is not None
         }
     run.outputs["gold.metrics"] = commit.version
     run.counts["evaluated_users"] = n_users
     run.console.print(comparison(run, n_users))
     if run.options.get("promote") or settings.report:
-        contest = _contest(run, name, model["model_id"], champion)
-        effects = compare(run, written, contest, segments(run, past, relevant, items))
-        made = promote(run, effects, contest) if run.options.get("promote") else None
+        against = contest(run, name, model["model_id"], champion)
+        effects, others = compare(run, written, against, segments(run, past, relevant, items))
+        made = promote(run, effects, others, against) if run.options.get("promote") else None
         if settings.report:
-            write_report(run, Evaluated(model, contest, effects, made, lists[name], past, relevant, items, counts))
+            write_report(run, Evaluated(model, against, effects, made, lists[name], past, relevant, items, counts))
     for frame in (relevant, *lists.values()):
         frame.unpersist()
 
@@ -151,76 +147,12 @@ def catalogue(run: Run, past: DataFrame) -> Catalogue:
     )
 
 
-def _reigning(run: Run, model: Row) -> str | None:
-    """Return the champion that a model is to be compared with, its lists made where they are missing.
-
-    None where there is none. A run that decided already compares with the champion of that time.
-    """
-    made = champions.decision_of(run)
-    if made is not None and made["action"] != "promote":
-        raise DataError(f"--promote: run {run.run_id} is a {made['action']} already; give another --run-id")
-    champion = made["champion_before"] if made else champions.champion_of(run)
-    check_past(run, [model])
-    if champion == model["model_id"]:
-        raise DataError(f"--promote: model {champion} is the champion already; train another one")
-    if champion is not None:
-        other = dataclasses.replace(run, options={"model": champion}, outputs={}, counts={})
-        reigning = model_of(other)
-        check_past(run, [reigning])
-        score_topk(champions.as_promoted(other, reigning))
-    return champion
-
-
-def _contest(run: Run, name: str, challenger: str, champion: str | None) -> Contest:
-    """Say with whom the gate compares: with the champion, else with the baseline that is best on the primary metric."""
-    if champion is not None:
-        return Contest(name, challenger, CHAMPION, champion, champion)
-    primary = rules_of(run.config).primary
-    best = max((other for other in run.metrics if other != name), key=lambda other: run.metrics[other][primary])
-    return Contest(name, challenger, best, best, None)
-
-
 def wanted(run: Run, past: DataFrame) -> DataFrame:
     """Return the distinct (user_id, item_id) to be found: of the horizon, of the chosen events, new to the user."""
     parsed, _ = parsed_events(run)
     settings = run.config.evaluation
     _, future = splits.split(events.valid(parsed), run.as_of, settings.horizon, run.config.holdout)
     return interactions.wanted(future, past, run.config.features, settings)
-
-
-def _all_lists(
-    run: Run, past: DataFrame, relevant: DataFrame, name: str, model_id: str, champion: str | None
-) -> dict[str, DataFrame]:
-    """Return each model's lists for the users of `relevant`; users without history get what they would be served."""
-    users = relevant.select("user_id").distinct()
-    rows = histories(run, past, users)
-    n_rows = rows.count()
-    k = run.config.topk.k
-    items, context = items_by_index(run), run.spark.sparkContext
-    lists, popular = {}, scorer.ship(context, fallback_ranker(run, items))
-    for of, served_id in ((name, model_id), (CHAMPION, champion)):
-        if served_id is not None:
-            every = run.tables.read_slice("gold.recommendations", {"model_id": served_id, "as_of": run.as_of})
-            served = every.join(users, "user_id", "left_semi")
-            new = users.join(served, "user_id", "left_anti")
-            fallback = scorer.recommend(histories(run, past, new), n_rows, popular, k)
-            lists[of] = served.unionByName(fallback, allowMissingColumns=True)
-    life = run.config.evaluation.popularity_half_life
-    if life is not None:
-        items = with_popularities(run, items, decayed(run, life))
-    for popularity in POPULARITIES:
-        shipped = scorer.ship(context, popularity_ranker(run, items, popularity))
-        lists[popularity] = scorer.recommend(rows, n_rows, shipped, k)
-    return {of: ranked.select("user_id", "items", "source").persist() for of, ranked in lists.items()}
-
-
-def decayed(run: Run, half_life: dt.timedelta) -> DataFrame:
-    """Return (item_id, popularity_decayed, adoptions_decayed) of the run's past, with a half-life of their own."""
-    parsed, _ = parsed_events(run)
-    past, _ = splits.split(events.valid(parsed), run.as_of, run.config.evaluation.horizon, run.config.holdout)
-    found = interactions.popularities(past, run.config.features, run.as_of, [half_life])
-    names = ("popularity_decayed", "adoptions_decayed")
-    return found.select("item_id", *(f.col(f"{name}_0").alias(name) for name in names))
 
 
 def comparison(run: Run, n_users: int) -> Table:

@@ -1,6 +1,8 @@
 """The gate at work: the challenger against the champion, gold.comparisons, and one row of gold.champion."""
 
 import datetime as dt
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pyspark.sql import DataFrame, Row
@@ -12,6 +14,7 @@ from recsys_spark.errors import ConfigError, DataError
 from recsys_spark.evaluation import comparison, gate
 from recsys_spark.evaluation.comparison import Effect
 from recsys_spark.evaluation.resampling import ALL, Resampling
+from recsys_spark.redaction import redacted_config
 from recsys_spark.runs import Run
 from recsys_spark.schemas import SCHEMAS
 from recsys_spark.stages import champions
@@ -23,7 +26,7 @@ CATALOGUE_METRICS = ("coverage", "gini", "popularity_lift")
 class Contest:
     """Who is compared with whom: the names of their rows in gold.metrics, the models' ids, the reigning champion.
 
-    rival_id is the name of a baseline where there is no champion.
+    rival_id is the name of a baseline where there is no champion; others are then the baselines beside it.
     """
 
     challenger: str
@@ -31,12 +34,16 @@ class Contest:
     rival: str
     rival_id: str
     champion: str | None
+    others: tuple[str, ...] = ()
 
 
-def compare(run: Run, metrics: DataFrame, contest: Contest, segments: DataFrame) -> list[Effect]:
-    """Compare, write gold.comparisons, and return what was found.
+def compare(
+    run: Run, metrics: DataFrame, contest: Contest, segments: DataFrame
+) -> tuple[list[Effect], dict[str, Effect]]:
+    """Compare, write gold.comparisons, and return the effects against the rival, and those against the others by name.
 
-    metrics: the run's rows of gold.metrics; segments: user_id, segments array<string>.
+    metrics: the run's rows of gold.metrics; segments: user_id, segments array<string>. With the others it is the
+    primary metric of all users that is compared.
     """
     settings = run.config.gate
     rules = rules_of(run.config)
@@ -45,26 +52,34 @@ def compare(run: Run, metrics: DataFrame, contest: Contest, segments: DataFrame)
     missing = sorted(set(rules.judged()) - set(per_user))
     if missing:
         raise ConfigError(f"gate: {', '.join(missing)}: not measured; diversity needs items.columns.category")
+    resampling = Resampling(settings.replicates, settings.seed)
+    nowhere = f.array().cast("array<string>").alias("segments")
     with run.doing("comparing"):
         effects = comparison.compare(
-            paired(metrics, contest).join(segments, "user_id", "left"),
+            paired(metrics, contest.rival, contest.challenger).join(segments, "user_id", "left"),
             per_user,
             rules.judged(),
-            Resampling(settings.replicates, settings.seed),
+            resampling,
             settings.confidence,
             settings.power,
             settings.min_segment_users,
         )
-        _write(run, effects, contest)
-    return effects
+        others = {}
+        for other in contest.others:
+            pairs = paired(metrics, other, contest.challenger).select("*", nowhere)
+            (others[other],) = comparison.compare(
+                pairs, [rules.primary], [], resampling, settings.confidence, settings.power
+            )
+        _write(run, contest, {contest.rival_id: effects} | {other: [effect] for other, effect in others.items()})
+    return effects, others
 
 
-def promote(run: Run, effects: list[Effect], contest: Contest) -> Row:
+def promote(run: Run, effects: list[Effect], others: Mapping[str, Effect], contest: Contest) -> Row:
     """Let the gate decide, record and show it; return the row of gold.champion.
 
-    A run decides once: given again, it finds its decision made.
+    effects, others: see `compare`. A run decides once: given again, it finds its decision made.
     """
-    verdict = gate.decide(effects, rules_of(run.config))
+    verdict = gate.decide(effects, rules_of(run.config), others)
     decision = {
         "action": "promote",
         "promoted": verdict.promoted,
@@ -93,25 +108,30 @@ def rules_of(config: Config) -> gate.Rules:
     )
 
 
-def paired(metrics: DataFrame, contest: Contest) -> DataFrame:
+def paired(metrics: DataFrame, rival: str, challenger: str) -> DataFrame:
     """Return (user_id, champion, challenger) of rows of gold.metrics: the metrics of both, a row a user."""
     sides = (
         metrics.where(f.col("model") == name).select("user_id", f.col("metrics").alias(side))
-        for name, side in ((contest.rival, "champion"), (contest.challenger, "challenger"))
+        for name, side in ((rival, "champion"), (challenger, "challenger"))
     )
     return next(sides).join(next(sides), "user_id")
 
 
-def check_past(run: Run, models: list[Row]) -> None:
+def check_past(run: Run, model: Row) -> None:
     """Raise DataError where a model was trained on events that it is to predict."""
-    for model in models:
-        if run.as_of is not None and model["as_of"] is not None:
-            trained = model["as_of"].astimezone(dt.UTC)
-            if trained > run.as_of:
-                raise DataError(
-                    f"model {model['model_id']} learned from events before {trained}, after the as_of {run.as_of} of "
-                    "this comparison: it knows what it should predict; compare at a later --as-of"
-                )
+    if run.as_of is not None and model["as_of"] is not None:
+        trained = model["as_of"].astimezone(dt.UTC)
+        if trained > run.as_of:
+            raise DataError(
+                f"model {model['model_id']} learned from events before {trained}, after the as_of {run.as_of} of "
+                "this comparison: it knows what it should predict; compare at a later --as-of"
+            )
+    held_out, its_own = redacted_config(run.config.model_dump(mode="json"))["holdout"], json.loads(model["config"])
+    if held_out is not None and its_own.get("holdout") != held_out:
+        raise DataError(
+            f"model {model['model_id']} was trained with holdout {json.dumps(its_own['holdout'])}, this comparison "
+            f"holds out {json.dumps(held_out)}: it may know what it should predict; train one with the same holdout"
+        )
 
 
 def show(run: Run, effects: list[Effect], contest: Contest, made: Row) -> None:
@@ -144,10 +164,11 @@ def show(run: Run, effects: list[Effect], contest: Contest, made: Row) -> None:
     }
 
 
-def _write(run: Run, effects: list[Effect], contest: Contest) -> None:
+def _write(run: Run, contest: Contest, effects: Mapping[str, list[Effect]]) -> None:
+    """Write the effects, by the id of who was compared with, as the run's rows of gold.comparisons."""
     schema = SCHEMAS["gold.comparisons"]
     rows = []
-    for effect in effects:
+    for rival, effect in ((rival, effect) for rival, found in effects.items() for effect in found):
         row = {
             "comparison_id": run.run_id,
             "as_of": run.as_of,
@@ -156,7 +177,7 @@ def _write(run: Run, effects: list[Effect], contest: Contest) -> None:
             "champion_mean": effect.champion,
             "challenger_mean": effect.challenger,
             "challenger": contest.challenger_id,
-            "champion": contest.rival_id,
+            "champion": rival,
         }
         rows.append(tuple(row[name] for name in schema.names))
     frame = run.spark.createDataFrame(rows, schema).coalesce(1)

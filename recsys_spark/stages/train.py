@@ -33,7 +33,7 @@ def train_als(run: Run) -> None:
     rebuilt = model_to_rebuild(run, run.options["rebuild"]) if run.options.get("rebuild") else None
     kind = run.config.model.kind
     if kind not in FACTORS | VECTORS:
-        train_baseline(run)
+        train_baseline(run, rebuilt)
         return
     inputs, note = _inputs(run, rebuilt)
     check_retention(run, inputs)

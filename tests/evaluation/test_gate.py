@@ -40,11 +40,68 @@ def effect(metric: str, segment: str = ALL, **values: float) -> Effect:
     return Effect(metric, segment, **(usual | values))
 
 
-def test_a_model_against_itself_under_another_seed_is_promoted_no_more_often_than_the_level() -> None:
+def effect_of(rng: np.random.Generator, champion: Doubles, challenger: Doubles) -> Effect:
+    """Compare two models by one metric, (n,) each, all users in one segment."""
+    settings = Resampling(399)
+    pairs = Pairs(rng.integers(0, 2**64, len(champion), np.uint64), champion[:, None], challenger[:, None])
+    whole = (np.arange(len(champion)), np.array([0]))
+    blocks = [each[0] for each in resampling.partial_sums(pairs, [whole], settings)]
+    return comparison.effects({ALL: resampling.whole(blocks, settings)}, ["ndcg@10"], [])[0]
+
+
+def dense(rng: np.random.Generator) -> Doubles:
+    return rng.random(120)
+
+
+def sparse(rng: np.random.Generator) -> Doubles:
+    """As metrics of rankings are: most users have 0, some one hit at some position."""
+    return np.where(rng.random(240) < 0.1, 1 / np.log2(1 + rng.integers(1, 11, 240)), 0.0)
+
+
+@pytest.mark.parametrize("values", [dense, sparse])
+def test_of_two_models_that_are_alike_one_is_promoted_no_more_often_than_the_level(
+    values: Callable[[np.random.Generator], Doubles],
+) -> None:
+    """2,000 draws tell one in forty, which is promised, from one in twenty."""
+    rng, n = np.random.default_rng(1), 2_000
+    promoted = [decide([effect_of(rng, values(rng), values(rng))], Rules("ndcg@10")).promoted for _ in range(n)]
+    most = 0.025 + 3 * np.sqrt(0.025 * 0.975 / n)
+    assert np.mean(promoted) <= most < 0.05 - 2.5 * np.sqrt(0.05 * 0.95 / n)
+    assert np.mean(promoted) >= 0.0125, "a gate that says no more often than it has to is a wall"
+
+
+def test_guards_and_segments_promote_a_model_against_itself_no_more_often() -> None:
     rng = np.random.default_rng(1)
     promoted = [decide(effects_of(rng, 300, lambda ndcg, _: ndcg), RULES).promoted for _ in range(400)]
-    assert np.mean(promoted) <= 0.025 + 3 * np.sqrt(0.025 * 0.975 / 400)
-    assert np.mean(promoted) > 0, "one in forty is what the level allows: the gate is no wall"
+    assert 0 < np.mean(promoted) <= 0.025 + 3 * np.sqrt(0.025 * 0.975 / 400)
+
+
+def test_the_best_of_two_baselines_is_not_beaten_by_its_twin_more_often_than_the_level() -> None:
+    """The challenger is as good as the better baseline, and nearly the same lists as the other one, which is worse.
+
+    Where the other one looks better by chance, it is chosen, and the challenger is better than it beyond doubt.
+    """
+    rng, n = np.random.default_rng(5), 400
+    against_one, against_both = [], []
+    for _ in range(n):
+        tastes = rng.random(300)
+        best, lists = (tastes + 0.3 * rng.normal(size=300) for _ in range(2))
+        twin, challenger = lists - 0.005 + 0.02 * rng.normal(size=300), lists + 0.02 * rng.normal(size=300)
+        rival, other = (best, twin) if best.mean() >= twin.mean() else (twin, best)
+        effects = [effect_of(rng, rival, challenger)]
+        against_one.append(decide(effects, Rules("ndcg@10")).promoted)
+        others = {"other": effect_of(rng, other, challenger)}
+        against_both.append(decide(effects, Rules("ndcg@10"), others).promoted)
+    assert np.mean(against_one) > 0.1, "or else there is nothing to guard against"
+    assert np.mean(against_both) <= 0.025 + 3 * np.sqrt(0.025 * 0.975 / n)
+
+
+def test_better_than_the_best_is_not_enough_if_another_may_be_better() -> None:
+    rules, whole = Rules("ndcg@10"), effect("ndcg@10")
+    assert decide([whole], rules, {"popularity": effect("ndcg@10", low=0.2)}).promoted
+    refused = decide([whole], rules, {"popularity": effect("ndcg@10", low=-0.001)})
+    assert not refused.promoted
+    assert refused.reasons()[0].startswith("ndcg@10 is not shown to be better than that of popularity: ")
 
 
 def test_a_planted_gain_is_promoted() -> None:

@@ -86,6 +86,8 @@ def test_each_property_of_a_list_is_its_definition(spark: SparkSession) -> None:
     assert found["strange"]["diversity@2"] == 1, "an item without category is like no other"
     assert found["none"] == found["null"] == {}
     assert ABCD.mean_popularity() == (8 + 4 + 1 + 0) / 8 / 4
+    assert ABCD.popularity_lift(found["u"]["popularity@4"]) == 1, "a list of the whole catalogue"
+    assert ABCD.popularity_lift(found["u"]["popularity@2"]) == pytest.approx((8 + 4) / 2 / ((8 + 4 + 1 + 0) / 4))
 
 
 def test_a_catalogue_without_categories_has_no_diversity(spark: SparkSession) -> None:

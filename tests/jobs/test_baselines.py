@@ -40,6 +40,32 @@ def test_item_knn_is_trained_and_finds_what_is_planted(spark, shop) -> None:
     assert {row["source"] for row in lists} == {"item_knn"}
 
 
+def test_a_baseline_that_is_named_is_compared_and_a_first_champion_has_to_beat_it(spark, shop) -> None:
+    """Neighbours find what is planted, so nothing can beat them, however far it is above the popular."""
+    job = Job()
+    frequent = ("--set", "model.kind=frequent")  # own items alone, which are hidden: then come the popular
+    for run_id, kind in (("near", ("--set", "model.kind=item_knn")), ("often", frequent)):
+        assert job(shop, "--run-id", run_id, *WHEN, *kind, stages=("train_als",))["exit_code"] == 0
+    assert job(shop, "--run-id", "first", *WHEN, stages=("train_als", "score_topk"))["exit_code"] == 0
+    beside = ("--baseline", "near", "--baseline", "often", "--promote", "--set", "gate.guards={}")
+    judged = job(shop, "--run-id", "first", *WHEN, *beside, stages=("evaluate",))
+    assert judged["exit_code"] == 0, judged
+    assert judged["metrics"]["item_knn near"]["ndcg@1"] == judged["metrics"]["als"]["ndcg@1"] == 1
+    gate = judged["counts"]["gate"]
+    assert gate["compared_with"] == "item_knn near" and not gate["promoted"]
+    assert any(reason.startswith("ndcg@1 is better than that of frequent often: ") for reason in gate["reasons"])
+    rows = (
+        Tables(spark, str(shop.parent / "tables")).read("gold.comparisons").where("comparison_id = 'first'").collect()
+    )
+    beside_it = [row for row in rows if row["champion"] != "item_knn near"]
+    assert {row["champion"] for row in beside_it} == {
+        "frequent often", "popularity", "popularity_decayed", "adoptions_decayed",
+    }  # fmt: skip
+    assert {(row["metric"], row["segment"]) for row in beside_it} == {("ndcg@1", "all users")}
+    itself = job(shop, "--run-id", "x", *WHEN, "--model", "near", "--baseline", "near", stages=("evaluate",))
+    assert itself["exit_code"] == 65 and "--baseline near" in itself["error"]
+
+
 def test_moments_in_a_row_are_each_trained_on_their_past_alone(spark, shop, tmp_path) -> None:
     """Two moments ten days apart: at the first, nothing of what is left out until then has happened."""
     job = Job()

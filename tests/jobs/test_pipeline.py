@@ -284,6 +284,8 @@ def test_a_random_holdout_is_never_trained_on(spark, tmp_path, job) -> None:
     assert tables(spark, config).read("silver.interactions").count() == len(purchases()) - held
     assert held == N * 3, "a quarter of twelve items a user"
     assert summary["counts"]["evaluated_users"] == N
+    other = job(config, "--run-id", "b", "--model", "a", "--set", "holdout.seed=4", stages=("evaluate",))
+    assert other["exit_code"] == 65 and "it may know what it should predict" in other["error"]
 
 
 def test_a_file_that_was_delivered_again_with_other_rows_replaces_its_old_ones(spark, tmp_path, job) -> None:

@@ -9,6 +9,7 @@ import pytest
 from pyspark.sql import Row, SparkSession
 from pyspark.sql import functions as f
 
+from recsys_spark.config import OWN_SEGMENTS
 from recsys_spark.evaluation.lists import Catalogue
 from recsys_spark.schemas import SCHEMAS
 from recsys_spark.stages import segments
@@ -41,7 +42,7 @@ def shop(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
         },
         als={"rank": 2, "epochs": 2, "alpha0": 0.05, "regularization": 0.001},
         evaluation={"k": [3]},
-        gate={"guards": {"recall": 0.1, "auc": 0.1}, "min_segment_users": 5, "replicates": 400},
+        gate={"guards": {"recall": 0.1, "auc": 0.1}, "min_segment_users": 5, "segments": 5, "replicates": 400},
     )
     before = ("ingest", "build_features", "train_als", "score_topk")
     assert job(config, "--run-id", "clear", *WHEN, stages=before)["exit_code"] == 0
@@ -163,6 +164,12 @@ def the_query_of_the_docs_gives_the_row(spark: SparkSession, shop: Path) -> None
     for name in ("users", "champion_mean", "challenger_mean", "difference"):
         assert found[name] == pytest.approx(row[name], abs=1e-12)
     assert found["about_half_the_interval"] == pytest.approx((row["high"] - row["low"]) / 2, rel=0.3)
+
+
+def test_the_configuration_counts_the_segments_that_there_may_be_of_any_log(spark: SparkSession) -> None:
+    lengths = spark.range(2 * segments.BANDS[-1]).select(segments.band(f.col("id")).alias("band"))
+    wants = 2
+    assert lengths.distinct().count() + wants == OWN_SEGMENTS
 
 
 def test_every_length_of_a_history_is_in_one_band(spark: SparkSession) -> None:

@@ -24,9 +24,16 @@ def tables(spark, config: Path) -> Tables:
     return Tables(spark, str(config.parent / "tables"))
 
 
+def neighbours(spark, config: Path, model_id: str) -> list[tuple]:
+    rows = tables(spark, config).read("gold.item_neighbours").where(f"model_id = '{model_id}'")
+    return [tuple(row) for row in rows.select("item_id", "items").orderBy("item_id").collect()]
+
+
 def test_a_model_is_rebuilt_after_its_inputs_have_changed(spark, shop) -> None:
     """Other rows, another slice in the same place, another configuration: the old versions alone decide."""
     job = Job()
+    knn = ("--set", "model.kind=item_knn")
+    assert job(shop, "--run-id", "near", *WHEN, *knn, stages=("train_als",))["exit_code"] == 0
     late = [("user-1", "item-2", "2024-01-05 00:00:00"), ("new", "item-3", "2024-01-06 00:00:00")]
     write_csv(shop.parent / "more.csv", late)
     more = ("--set", f"source.path=[{shop.parent}/log.csv,{shop.parent}/more.csv]", "--set", "als.rank=3")
@@ -34,6 +41,10 @@ def test_a_model_is_rebuilt_after_its_inputs_have_changed(spark, shop) -> None:
     rebuilt = job(shop, "--run-id", "again", *more, "--rebuild", "a", stages=("train_als",))
     assert rebuilt["exit_code"] == 0, rebuilt
     assert "model again is model a to the byte" in job.stderr
+    near = job(shop, "--run-id", "near-again", *more, "--rebuild", "near", stages=("train_als",))
+    assert near["exit_code"] == 0 and "model near-again is model near to the byte" in job.stderr
+    now = job(shop, "--run-id", "near-now", *WHEN, *more, *knn, stages=("train_als",))
+    assert now["exit_code"] == 0 and neighbours(spark, shop, "near-now") != neighbours(spark, shop, "near")
     models = {row["model_id"]: row for row in tables(spark, shop).read("gold.models").collect()}
     assert models["again"]["inputs"] == models["a"]["inputs"] != models["b"]["inputs"]
     assert models["again"]["objective"] == models["a"]["objective"] != models["b"]["objective"]
@@ -43,6 +54,10 @@ def test_a_rebuild_that_would_differ_is_an_error(spark, shop) -> None:
     path = tables(spark, shop).path("gold.item_factors")
     spark.sql(f"UPDATE delta.`{path}` SET factors = transform(factors, x -> 2 * x) WHERE model_id = 'a'")
     rebuilt = Job()(shop, "--run-id", "third", "--rebuild", "a", stages=("train_als",))
+    assert rebuilt["exit_code"] == 70 and "differs from it" in rebuilt["error"]
+    path = tables(spark, shop).path("gold.item_neighbours")
+    spark.sql(f"UPDATE delta.`{path}` SET items = slice(items, 2, 2) WHERE model_id = 'near'")
+    rebuilt = Job()(shop, "--run-id", "near-third", "--rebuild", "near", stages=("train_als",))
     assert rebuilt["exit_code"] == 70 and "differs from it" in rebuilt["error"]
 
 
@@ -58,5 +73,7 @@ def test_training_on_a_table_that_forgets_too_soon_is_refused(spark, shop) -> No
     )
     trained = Job()(shop, "--run-id", "c", *WHEN, stages=("train_als",))
     assert trained["exit_code"] == 78 and "gold.item_ids keeps old versions for 7 days" in trained["error"]
+    near = Job()(shop, "--run-id", "c", *WHEN, "--set", "model.kind=item_knn", stages=("train_als",))
+    assert near["exit_code"] == 78 and "gold.item_ids keeps old versions for 7 days" in near["error"]
     allowed = Job()(shop, "--run-id", "c", *WHEN, "--set", "storage.keep=7d", stages=("train_als",))
     assert allowed["exit_code"] == 0, allowed

@@ -1,0 +1,116 @@
+"""Who is compared: a model, the champion or baselines, and the lists that each would have served."""
+
+import dataclasses
+import datetime as dt
+from collections.abc import Mapping
+
+from pyspark.sql import DataFrame, Row
+from pyspark.sql import functions as f
+
+from recsys_spark.errors import DataError
+from recsys_spark.evaluation.gate import less_is_better
+from recsys_spark.runs import Run
+from recsys_spark.stages import champions
+from recsys_spark.stages.events import parsed_events
+from recsys_spark.stages.models import model_of
+from recsys_spark.stages.promote import Contest, check_past, rules_of
+from recsys_spark.stages.rankers import (
+    POPULARITIES,
+    fallback_ranker,
+    histories,
+    items_by_index,
+    popularity_ranker,
+    with_popularities,
+)
+from recsys_spark.stages.score import score_topk
+from recsys_spark.topk import scorer
+from recsys_spark.transforms import events, interactions, splits
+
+CHAMPION = "champion"
+
+
+def reigning(run: Run, model: Row) -> str | None:
+    """Return the champion that a model is to be compared with.
+
+    None where there is none. A run that decided already compares with the champion of that time.
+    """
+    made = champions.decision_of(run)
+    if made is not None and made["action"] != "promote":
+        raise DataError(f"--promote: run {run.run_id} is a {made['action']} already; give another --run-id")
+    champion = made["champion_before"] if made else champions.champion_of(run)
+    if champion == model["model_id"]:
+        raise DataError(f"--promote: model {champion} is the champion already; train another one")
+    return champion
+
+
+def served(run: Run, model_id: str) -> Row:
+    """Return the row of another model, its lists as of the run's as_of made where they are missing."""
+    other = dataclasses.replace(run, options={"model": model_id}, outputs={}, counts={})
+    model = model_of(other)
+    check_past(run, model)
+    score_topk(champions.as_promoted(other, model))
+    return model
+
+
+def rivals(run: Run, model: Row, champion: str | None) -> dict[str, str]:
+    """Return the ids of the trained models to compare one with, by name, their lists made: champion and --baseline."""
+    found: dict[str, str] = {}
+    if champion is not None:
+        served(run, champion)
+        found[CHAMPION] = champion
+    for model_id in run.options.get("baseline") or ():
+        if model_id == model["model_id"]:
+            raise DataError(f"--baseline {model_id}: that is the model to evaluate; name another one")
+        found[f"{served(run, model_id)['kind']} {model_id}"] = model_id
+    return found
+
+
+def contest(run: Run, name: str, challenger: str, champion: str | None) -> Contest:
+    """Say with whom the gate compares: with the champion, else with the baseline that is best on the primary metric.
+
+    The best was chosen by the users that are to judge, so a decision has to look at the other baselines as well.
+    """
+    if champion is not None:
+        return Contest(name, challenger, CHAMPION, champion, champion)
+    primary = rules_of(run.config).primary
+    sign = -1 if less_is_better(primary) else 1
+    ordered = sorted(
+        (-sign * values.get(primary, 0.0), other) for other, values in run.metrics.items() if other != name
+    )
+    best, *others = (other for _, other in ordered)
+    return Contest(name, challenger, best, best, None, tuple(others) if run.options.get("promote") else ())
+
+
+def all_lists(run: Run, past: DataFrame, relevant: DataFrame, models: Mapping[str, str]) -> dict[str, DataFrame]:
+    """Return the lists of trained models, ids by name, and of popularity, for the users of `relevant`.
+
+    Users without history get what they would be served.
+    """
+    users = relevant.select("user_id").distinct()
+    rows = histories(run, past, users)
+    n_rows = rows.count()
+    k = run.config.topk.k
+    items, context = items_by_index(run), run.spark.sparkContext
+    lists, popular = {}, scorer.ship(context, fallback_ranker(run, items))
+    for of, model_id in models.items():
+        every = run.tables.read_slice("gold.recommendations", {"model_id": model_id, "as_of": run.as_of})
+        known = every.join(users, "user_id", "left_semi")
+        new = users.join(known, "user_id", "left_anti")
+        fallback = scorer.recommend(histories(run, past, new), n_rows, popular, k)
+        lists[of] = known.unionByName(fallback, allowMissingColumns=True)
+    life = run.config.evaluation.popularity_half_life
+    if life is not None:
+        items = with_popularities(run, items, decayed(run, life))
+    for popularity in POPULARITIES:
+        shipped = scorer.ship(context, popularity_ranker(run, items, popularity))
+        lists[popularity] = scorer.recommend(rows, n_rows, shipped, k)
+    return {of: ranked.select("user_id", "items", "source").persist() for of, ranked in lists.items()}
+
+
+def decayed(run: Run, half_life: dt.timedelta) -> DataFrame:
+    """Return (item_id, popularity_decayed, adoptions_decayed) of the run's past, with a half-life of their own."""
+    parsed, _ = parsed_events(run)
+    past, _ = splits.split(events.valid(parsed), run.as_of, run.config.evaluation.horizon, run.config.holdout)
+    found = interactions.popularities(past, run.config.features, run.as_of, [half_life])
+    names = ("popularity_decayed", "adoptions_decayed")
+    return found.select("item_id", *(f.col(f"{name}_0").alias(name) for name in names))
