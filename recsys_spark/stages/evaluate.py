@@ -80,6 +80,7 @@ def evaluate(run: Run) -> None:
             for of, ranked in lists.items()
         ),
     )
+    rows = rows.join(segments(run, past, relevant, items), "user_id", "left")
     rows = rows.withColumn("run_id", f.lit(run.run_id)).withColumn("as_of", as_timestamp(run.as_of))
     where = {"run_id": run.run_id}
     with run.doing("measuring"):
@@ -99,7 +100,7 @@ def evaluate(run: Run) -> None:
     run.console.print(comparison(run, n_users))
     if run.options.get("promote") or settings.report:
         contest = _contest(run, name, model["model_id"], champion)
-        effects = compare(run, written, contest, segments(run, past, relevant, items))
+        effects = compare(run, written, contest)
         made = promote(run, effects, contest) if run.options.get("promote") else None
         if settings.report:
             write_report(run, Evaluated(model, contest, effects, made, lists[name], past, relevant, items, counts))

@@ -3,7 +3,7 @@
 import datetime as dt
 from dataclasses import dataclass
 
-from pyspark.sql import DataFrame, Row
+from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as f
 from rich.table import Table
 
@@ -33,10 +33,10 @@ class Contest:
     champion: str | None
 
 
-def compare(run: Run, metrics: DataFrame, contest: Contest, segments: DataFrame) -> list[Effect]:
+def compare(run: Run, metrics: DataFrame, contest: Contest) -> list[Effect]:
     """Compare, write gold.comparisons, and return what was found.
 
-    metrics: the run's rows of gold.metrics; segments: user_id, segments array<string>.
+    metrics: the run's rows of gold.metrics.
     """
     settings = run.config.gate
     rules = rules_of(run.config)
@@ -47,7 +47,7 @@ def compare(run: Run, metrics: DataFrame, contest: Contest, segments: DataFrame)
         raise ConfigError(f"gate: {', '.join(missing)}: not measured; diversity needs items.columns.category")
     with run.doing("comparing"):
         effects = comparison.compare(
-            paired(metrics, contest).join(segments, "user_id", "left"),
+            paired(metrics, contest),
             per_user,
             rules.judged(),
             Resampling(settings.replicates, settings.seed),
@@ -94,12 +94,13 @@ def rules_of(config: Config) -> gate.Rules:
 
 
 def paired(metrics: DataFrame, contest: Contest) -> DataFrame:
-    """Return (user_id, champion, challenger) of rows of gold.metrics: the metrics of both, a row a user."""
-    sides = (
-        metrics.where(f.col("model") == name).select("user_id", f.col("metrics").alias(side))
-        for name, side in ((contest.rival, "champion"), (contest.challenger, "challenger"))
-    )
-    return next(sides).join(next(sides), "user_id")
+    """Return (user_id, champion, challenger, segments) of rows of gold.metrics: the metrics of both, a row a user."""
+
+    def of(model: str, *columns: Column | str) -> DataFrame:
+        return metrics.where(f.col("model") == model).select("user_id", *columns)
+
+    rival = of(contest.rival, f.col("metrics").alias("champion"))
+    return rival.join(of(contest.challenger, f.col("metrics").alias("challenger"), "segments"), "user_id")
 
 
 def check_past(run: Run, models: list[Row]) -> None:
