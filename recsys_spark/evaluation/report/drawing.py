@@ -56,7 +56,7 @@ def picture(
 
 
 def drawn(spec: Spec, width: int, height: int, padding: int | Spec = 4) -> Markup:
-    """Return the SVG of a specification, of that size in CSS pixels with all its labels."""
+    """Return the SVG of a specification, of that size in CSS pixels with all its labels, if it says nothing else."""
     whole = {
         "width": width, "height": height, "padding": padding, "autosize": {"type": "fit", "contains": "padding"},
         "background": None, "config": _CONFIG, **spec,

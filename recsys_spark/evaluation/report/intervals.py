@@ -12,7 +12,8 @@ from recsys_spark.evaluation.report.drawing import ALIKE, MOMENTS, NARROW, Pictu
 from recsys_spark.evaluation.report.numbers import number, percent, signed
 
 _ROW = 30  # of a picture with a row for each thing, CSS pixels
-_CELL = (200, 24)
+_CELL = (188, 24)
+_SIDES: Spec = {"left": 6, "right": 6, "top": 0, "bottom": 0}  # so that marks at the edges are whole
 _COLOURS = {"better": "var(--good)", "worse": "var(--bad)", "open": "var(--quiet)"}
 _SHAPES = {"better": "triangle-up", "worse": "triangle-down", "open": "circle"}
 
@@ -68,13 +69,10 @@ def interval(effect: Effect, edge: float) -> Picture | None:
         marks.append(_point(-edge, "triangle-left", _COLOURS[own.kind]))
     if own.high > edge:
         marks.append(_point(edge, "triangle-right", _COLOURS[own.kind]))
-    spec = {"encoding": {"x": x}, "layer": marks}
+    spec = {"encoding": {"x": x}, "layer": marks, "autosize": "none"}  # all cells of a column have one axis
     svg = drawn(spec, *_CELL, padding=_SIDES)
     text = f"{signed(effect.difference)}, from {signed(effect.low)} to {signed(effect.high)}"
     return Picture(text, svg, svg)
-
-
-_SIDES: Spec = {"left": 6, "right": 6, "top": 0, "bottom": 0}
 
 
 def interval_axis(edge: float) -> Markup:
@@ -82,7 +80,8 @@ def interval_axis(edge: float) -> Markup:
     axis = _change(edge) | {"values": [-edge / 2, 0, edge / 2], "title": None, "orient": "top", "labelPadding": 2}
     x = {"field": "x", "type": "quantitative", "axis": axis, "scale": {"domain": [-edge, edge], "nice": False}}
     data = {"values": [{"x": 0}]}
-    return drawn({"data": data, "mark": {"type": "tick", "opacity": 0}, "encoding": {"x": x}}, *_CELL, padding=_SIDES)
+    spec = {"data": data, "mark": {"type": "tick", "opacity": 0}, "encoding": {"x": x}, "autosize": "none"}
+    return drawn(spec, _CELL[0], 1, padding=_SIDES | {"top": _CELL[1] - 1})
 
 
 def _change(most: float) -> Spec:
@@ -94,6 +93,11 @@ def _line(low: float, high: float, colour: str, width: float, across: bool = Fal
     encoding = {"x2": {"field": "x2"}} if across else {}
     return {"data": {"values": [{"x": low, "x2": high}]}, "encoding": encoding,
             "mark": {"type": "rule", "color": colour, "strokeWidth": width}}  # fmt: skip
+
+
+def _zero(channel: str) -> Spec:
+    mark = {"type": "rule", "color": "var(--quiet)"}
+    return {"data": {"values": [{}]}, "mark": mark, "encoding": {channel: {"datum": 0}}}
 
 
 def _point(at: float, shape: str, colour: str) -> Spec:
@@ -126,8 +130,8 @@ def decision(effects: Sequence[Effect], margins: Mapping[str, float], confidence
     middle = {"field": "middle", "type": "quantitative"}
     said = {"x": middle, "text": {"field": "says"}, **coloured}
     layers: list[Spec] = [
-        {"mark": {"type": "rule", "color": "var(--quiet)"}, "encoding": {"x": {"datum": 0}}},
-        {"mark": {"type": "tick", "color": "var(--bad)", "thickness": 2, "size": 18}, "data": {"values": allowed},
+        _zero("x"),
+        {"mark": {"type": "tick", "color": "var(--bad)", "thickness": 2, "size": 18, "opacity": 1}, "data": {"values": allowed},
          "encoding": {"x": x, "y": y}},
         {"mark": {"type": "rule", "strokeWidth": 3}, "encoding": {"x": x, "x2": {"field": "high"}, **coloured}},
         {"mark": {"type": "point", "filled": True, "opacity": 1, "size": 90},
@@ -190,7 +194,7 @@ def differences(moments: Sequence[Moment], metric: str) -> Picture:
         "axis": {"labelExpr": "datum.value == 0 ? '0' : format(datum.value, '+~g')"},
     }
     layers: list[Spec] = [
-        {"mark": {"type": "rule", "color": "var(--quiet)"}, "encoding": {"y": {"datum": 0}}},
+        _zero("y"),
         {"mark": {"type": "rule", "strokeWidth": 2.4},
          "encoding": {"x": MOMENTS | {"field": "x"}, "y": y, "y2": {"field": "high"},
                       "color": ALIKE | {"field": "colour"}}},
