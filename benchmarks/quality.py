@@ -28,6 +28,7 @@ from recsys_spark.session import spark_session
 from recsys_spark.stages.evaluate import evaluate
 from recsys_spark.stages.features import build_features
 from recsys_spark.stages.ingest import ingest
+from recsys_spark.stages.promote import paired
 from recsys_spark.stages.rankers import POPULARITIES
 from recsys_spark.stages.score import score_topk
 from recsys_spark.stages.train import train_als
@@ -72,11 +73,7 @@ def _run(config: Sequence[str], run_id: str, stages: Mapping[str, Stage], overri
 
 def effect(users: DataFrame, rival: str, challenger: str, metric: str) -> Effect:
     """Return what a model changes for the users that another model serves too, on one metric."""
-    sides = [
-        users.where(f.col("model") == name).select("user_id", f.col("metrics").alias(side))
-        for name, side in ((rival, "champion"), (challenger, "challenger"))
-    ]
-    pairs = sides[0].join(sides[1], "user_id").withColumn("segments", f.array().cast("array<string>"))
+    pairs = paired(users.withColumn("segments", f.array().cast("array<string>")), rival, challenger)
     return compare(pairs, [metric], [], Resampling())[0]
 
 

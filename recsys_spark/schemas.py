@@ -216,6 +216,7 @@ SCHEMAS: dict[str, t.StructType] = {
         as_of=t.TimestampType(),
         user_id=t.StringType(),
         relevant=t.IntegerType(),
+        segments=t.ArrayType(t.StringType()),
         metrics=t.MapType(t.StringType(), t.DoubleType()),
     ),
     "gold.comparisons": _table(

@@ -76,6 +76,7 @@ def evaluate(run: Run) -> None:
             for of, ranked in lists.items()
         ),
     )
+    rows = rows.join(segments(run, past, relevant, items), "user_id", "left")
     rows = rows.withColumn("run_id", f.lit(run.run_id)).withColumn("as_of", as_timestamp(run.as_of))
     where = {"run_id": run.run_id}
     with run.doing("measuring"):
@@ -95,7 +96,7 @@ def evaluate(run: Run) -> None:
     run.console.print(comparison(run, n_users))
     if run.options.get("promote") or settings.report:
         against = contest(run, name, model["model_id"], champion)
-        effects, others = compare(run, written, against, segments(run, past, relevant, items))
+        effects, others = compare(run, written, against)
         made = promote(run, effects, others, against) if run.options.get("promote") else None
         if settings.report:
             write_report(run, Evaluated(model, against, effects, made, lists[name], past, relevant, items, counts))

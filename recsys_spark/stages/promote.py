@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pyspark.sql import DataFrame, Row
+from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as f
 from rich.table import Table
 
@@ -37,13 +37,10 @@ class Contest:
     others: tuple[str, ...] = ()
 
 
-def compare(
-    run: Run, metrics: DataFrame, contest: Contest, segments: DataFrame
-) -> tuple[list[Effect], dict[str, Effect]]:
+def compare(run: Run, metrics: DataFrame, contest: Contest) -> tuple[list[Effect], dict[str, Effect]]:
     """Compare, write gold.comparisons, and return the effects against the rival, and those against the others by name.
 
-    metrics: the run's rows of gold.metrics; segments: user_id, segments array<string>. With the others it is the
-    primary metric of all users that is compared.
+    metrics: the run's rows of gold.metrics. With the others it is the primary metric of all users that is compared.
     """
     settings = run.config.gate
     rules = rules_of(run.config)
@@ -53,10 +50,10 @@ def compare(
     if missing:
         raise ConfigError(f"gate: {', '.join(missing)}: not measured; diversity needs items.columns.category")
     resampling = Resampling(settings.replicates, settings.seed)
-    nowhere = f.array().cast("array<string>").alias("segments")
+    nowhere = f.array().cast("array<string>")
     with run.doing("comparing"):
         effects = comparison.compare(
-            paired(metrics, contest.rival, contest.challenger).join(segments, "user_id", "left"),
+            paired(metrics, contest.rival, contest.challenger),
             per_user,
             rules.judged(),
             resampling,
@@ -66,7 +63,7 @@ def compare(
         )
         others = {}
         for other in contest.others:
-            pairs = paired(metrics, other, contest.challenger).select("*", nowhere)
+            pairs = paired(metrics, other, contest.challenger).withColumn("segments", nowhere)
             (others[other],) = comparison.compare(
                 pairs, [rules.primary], [], resampling, settings.confidence, settings.power
             )
@@ -109,12 +106,13 @@ def rules_of(config: Config) -> gate.Rules:
 
 
 def paired(metrics: DataFrame, rival: str, challenger: str) -> DataFrame:
-    """Return (user_id, champion, challenger) of rows of gold.metrics: the metrics of both, a row a user."""
-    sides = (
-        metrics.where(f.col("model") == name).select("user_id", f.col("metrics").alias(side))
-        for name, side in ((rival, "champion"), (challenger, "challenger"))
-    )
-    return next(sides).join(next(sides), "user_id")
+    """Return (user_id, champion, challenger, segments) of rows of gold.metrics: the metrics of both, a row a user."""
+
+    def of(model: str, *columns: Column | str) -> DataFrame:
+        return metrics.where(f.col("model") == model).select("user_id", *columns)
+
+    champion = of(rival, f.col("metrics").alias("champion"))
+    return champion.join(of(challenger, f.col("metrics").alias("challenger"), "segments"), "user_id")
 
 
 def check_past(run: Run, model: Row) -> None:

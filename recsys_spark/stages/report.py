@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as f
 
+from recsys_spark.evaluation import gate
 from recsys_spark.evaluation.comparison import Effect
 from recsys_spark.evaluation.lists import Catalogue
 from recsys_spark.evaluation.report.content import (
@@ -18,6 +19,7 @@ from recsys_spark.evaluation.report.content import (
     Listed,
     Moment,
     Profile,
+    Reason,
     Report,
     Shares,
     Verdict,
@@ -33,14 +35,21 @@ _CUSTOMERS = 12
 _HISTORY = 8
 _WANTED = 20
 
-QUERY = """SELECT count(*) AS users,
-       avg(old.metrics['{metric}']) AS before,
-       avg(new.metrics['{metric}']) AS after,
-       avg(new.metrics['{metric}'] - old.metrics['{metric}']) AS difference
-FROM   delta.`{path}` new
-JOIN   delta.`{path}` old USING (run_id, user_id)
-WHERE  run_id = '{run_id}' AND new.model = '{challenger}' AND old.model = '{rival}'
-AND    new.metrics['{metric}'] IS NOT NULL AND old.metrics['{metric}'] IS NOT NULL"""
+QUERY = """SELECT segment, metric,
+       count(*)                                  AS users,
+       avg(before)                               AS before,
+       avg(after)                                AS after,
+       avg(after - before)                       AS difference,
+       stddev(after - before) / sqrt(count(*))   AS standard_error
+FROM  (SELECT segment, metric, old.metrics[metric] AS before, after
+       FROM   delta.`{path}` new
+       JOIN   delta.`{path}` old USING (run_id, user_id)
+       LATERAL VIEW explode(new.metrics) AS metric, after
+       LATERAL VIEW explode(concat(array('all users'), new.segments)) AS segment
+       WHERE  run_id = '{run_id}' AND new.model = '{challenger}' AND old.model = '{rival}')
+WHERE  before IS NOT NULL AND after IS NOT NULL
+GROUP BY segment, metric
+ORDER BY segment, metric"""
 
 
 @dataclass(frozen=True)
@@ -76,7 +85,6 @@ def report(run: Run, evaluated: Evaluated) -> Report:
     contest, made = evaluated.contest, evaluated.made
     rules = rules_of(run.config)
     query = QUERY.format(
-        metric=rules.primary,
         path=run.tables.path("gold.metrics"),
         run_id=run.run_id,
         challenger=contest.challenger,
@@ -91,15 +99,17 @@ def report(run: Run, evaluated: Evaluated) -> Report:
         items=len(evaluated.items.item_ids),
         challenger=contest.challenger_id,
         rival=contest.rival_id,
+        compared=(contest.challenger, contest.rival),
         primary=rules.primary,
         judged=rules.judged(),
+        margins=rules.guards,
         confidence=run.config.gate.confidence,
         power=run.config.gate.power,
         effects=evaluated.effects,
         means=run.metrics,
         ks=run.config.evaluation.k,
         query=query,
-        verdict=None if made is None else Verdict(made["promoted"], made["champion"], list(made["reasons"])),
+        verdict=None if made is None else _verdict(made, gate.decide(evaluated.effects, rules)),
         objective=evaluated.model["objective"] or (),
         popularity=_popularity(evaluated, run.config.evaluation.k[0]),
         profile=_profile(run),
@@ -107,6 +117,13 @@ def report(run: Run, evaluated: Evaluated) -> Report:
         customers=customers(run, evaluated),
         made={"model": contest.challenger_id, "code": str(evaluated.model["code_version"]), **versions},
     )
+
+
+def _verdict(made: Row, decision: gate.Decision) -> Verdict:
+    """Return what was decided. Where a run is given again under other rules, what is not looked at any more is open."""
+    passed = {check.reason: check.passed for check in decision.checks}
+    reasons = [Reason(words, passed.get(words)) for words in made["reasons"]]
+    return Verdict(made["promoted"], made["champion"], reasons)
 
 
 def _moments(run: Run, metric: str) -> list[Moment]:
@@ -119,10 +136,13 @@ def _moments(run: Run, metric: str) -> list[Moment]:
     rows = run.tables.read_slice("gold.backtests", newest.note["slice"], newest.version).where(
         f.col("metric") == metric
     )
+    found = rows.orderBy("as_of").collect()
+    times = [f"{row['as_of']:%Y-%m-%d %H:%M}" for row in found]
+    midnight = all(time.endswith(" 00:00") for time in times)
     return [
-        Moment(f"{row['as_of']:%Y-%m-%d}", row["users"], row["challenger_mean"], row["champion_mean"], row["low"],
-               row["high"])
-        for row in rows.orderBy("as_of").collect()
+        Moment(time.removesuffix(" 00:00") if midnight else time, row["users"], row["challenger_mean"],
+               row["champion_mean"], row["low"], row["high"])
+        for time, row in zip(times, found, strict=True)
     ]  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from recsys_spark.evaluation.report.content import (
     Customer,
     Listed,
     Moment,
+    Reason,
     Report,
     Verdict,
     popularity_shares,
@@ -24,7 +25,8 @@ def example(promoted: bool = True) -> Report:
     names = [f"{name}@{k}" for name in ("ndcg", "recall", "precision", "map", "mrr", "hit_rate", "auc", "popularity",
                                         "novelty", "diversity") for k in KS]  # fmt: skip
     effects = [_effect(rng, name, ALL, 48_211) for name in names]
-    effects += [_effect(rng, "ndcg@10", segment, 900 * (at + 1)) for at, segment in enumerate(SEGMENTS)]
+    for name in ("ndcg@10", "recall@10"):
+        effects += [_effect(rng, name, segment, 900 * (at + 1)) for at, segment in enumerate(SEGMENTS)]
     models = ("als", "champion", "popularity", "popularity_decayed")
     means = {
         model: {name: float(rng.uniform(0.02, 0.4)) for name in [*names, "coverage@5", "coverage@10", "coverage@20"]}
@@ -40,10 +42,10 @@ def example(promoted: bool = True) -> Report:
         Customer(f"customer-{at}", "als", [f"Blue mug no. {n}" for n in range(at)], at + 3, listed, wanted, 5)
         for at in range(12)
     ]
-    promotion = [
-        "ndcg@10 is better: 0.0571 → 0.0603, +0.0032 [+0.0010, +0.0055], p = 0.004",
-        "recall@10 is not worse by more than 0.0041 (5.0%): 0.0812 → 0.0840, +0.0028 [-0.0003, +0.0059]",
-        "ndcg@10 is worse on none of 5 segments",
+    reasons = [
+        Reason("ndcg@10 is better: 0.0571 → 0.0603, +0.0032 [+0.0010, +0.0055], p = 0.004", promoted),
+        Reason("recall@10 is not worse by more than 0.0041 (5.0%): 0.0812 → 0.0840, +0.0028 [-0.0003, +0.0059]", True),
+        Reason("ndcg@10 is worse on none of 5 segments", None),
     ]
     lines = [("rows", None, 1_469_307.0), ("refused", None, 8_869.0), ("refused", "no quantity", 869.0),
              ("refused", HOSTILE, 8_000.0), ("top_item", "0", 9.0), ("repeated_pairs", None, 0.25),
@@ -52,10 +54,11 @@ def example(promoted: bool = True) -> Report:
     lines += [("events_of_day", f"2024-{1 + day // 28:02}-{1 + day % 28:02}", 100.0 + day % 7) for day in range(90)]
     return Report(
         dataset="shop", run_id="night-2024-03-01", as_of="2024-03-01 00:00", users=48_211, items=400,
-        challenger="night-2024-03-01", rival="night-2024-02-23", primary="ndcg@10", judged=("ndcg@10", "recall@10"),
+        challenger="night-2024-03-01", rival="night-2024-02-23", compared=("als", "champion"),
+        primary="ndcg@10", judged=("ndcg@10", "recall@10"), margins={"recall@10": 0.05},
         confidence=0.95, power=0.8, effects=effects, means=means, ks=KS,
         query="SELECT avg(x)\nFROM gold.metrics\nWHERE 1 < 2",
-        verdict=Verdict(promoted, "night-2024-03-01" if promoted else "night-2024-02-23", promotion),
+        verdict=Verdict(promoted, "night-2024-03-01" if promoted else "night-2024-02-23", reasons),
         objective=[float(5e6 / epoch + 1e6) for epoch in range(1, 17)],
         popularity=popularity_shares(items, {"als": items // 2, "champion": items * 3, "popularity_decayed": items**2}),
         customers=customers, profile=profile_of(lines, {"mug-1": f"Blue mug {HOSTILE}", "0": "0"}),

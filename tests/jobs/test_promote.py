@@ -1,5 +1,6 @@
 """The gate on the planted shop: a first champion, a better one, a worse one, back again, and who is served."""
 
+import html
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from pyspark.sql import functions as f
 
 from recsys_spark.config import OWN_SEGMENTS
 from recsys_spark.evaluation.lists import Catalogue
+from recsys_spark.evaluation.resampling import ALL
 from recsys_spark.schemas import SCHEMAS
 from recsys_spark.stages import segments
 from recsys_spark.tables import Tables
@@ -85,6 +87,7 @@ def test_models_come_and_go_by_the_gate(spark: SparkSession, shop: Path, job: Jo
     assert "clear is promoted" in job.stderr
     text = Path(second["counts"]["report"]).read_text(encoding="utf-8")
     assert "clear is the champion" in text and "segment north" in text and text.count("✓ marks") == 1
+    the_query_of_the_page_gives_every_row(spark, shop, text)
     assert text.count('<article class="card">') == 12 and text.count('aria-label="then bought"') == 12
 
     again = decided(job, shop, "third", *WHEN, "--promote", "--model", "clear")
@@ -105,7 +108,6 @@ def test_models_come_and_go_by_the_gate(spark: SparkSession, shop: Path, job: Jo
         ("back", "rollback", False, "clear", "half"),
     ]  # fmt: skip
     means_are_those_of_gold_metrics(spark, shop)
-    the_query_of_the_docs_gives_the_row(spark, shop)
 
 
 def test_a_model_that_serves_one_segment_worse_is_refused_and_the_segment_is_named(shop: Path, job: Job) -> None:
@@ -149,21 +151,29 @@ def means_are_those_of_gold_metrics(spark: SparkSession, shop: Path) -> None:
         assert row["low"] <= row["difference"] <= row["high"]
 
 
-def the_query_of_the_docs_gives_the_row(spark: SparkSession, shop: Path) -> None:
-    query = (DOCS / "evaluation.md").read_text(encoding="utf-8").partition("```sql")[2].partition("```")[0]
-    for written, meant in (("data/completejourney", str(shop.parent / "tables")), ("night", "clear"), ("@10", "@3")):
-        assert written in query
-        query = query.replace(written, meant)
-    (row,) = (
-        tables_of(spark, shop)
-        .read("gold.comparisons")
-        .where("comparison_id = 'clear' AND metric = 'ndcg@3' AND segment = 'all users'")
-        .collect()
-    )
-    (found,) = spark.sql(query).collect()
-    for name in ("users", "champion_mean", "challenger_mean", "difference"):
-        assert found[name] == pytest.approx(row[name], abs=1e-12)
-    assert found["about_half_the_interval"] == pytest.approx((row["high"] - row["low"]) / 2, rel=0.3)
+def the_query_of_the_page_gives_every_row(spark: SparkSession, shop: Path, text: str) -> None:
+    """The page's query, run as it stands there, against the comparison, and the docs' against the page's."""
+    query = html.unescape(text.partition('<pre tabindex="0" id="query"><code>')[2].partition("</code>")[0])
+    rows = tables_of(spark, shop).read("gold.comparisons").where("comparison_id = 'clear'").collect()
+    found = {(row["segment"], row["metric"]): row for row in spark.sql(query).collect()}
+    judged, segments = {row["metric"] for row in rows if row["segment"] != ALL}, {row["segment"] for row in rows}
+    assert {key for key in found if key[0] in segments and (key[0] == ALL or key[1] in judged)} == {
+        (row["segment"], row["metric"]) for row in rows
+    }
+    for row in rows:
+        again = found[row["segment"], row["metric"]]
+        assert again["users"] == row["users"]
+        assert (again["before"], again["after"], again["difference"]) == pytest.approx(
+            (row["champion_mean"], row["challenger_mean"], row["difference"]), abs=1e-12
+        )
+        half = (row["high"] - row["low"]) / 2
+        assert 1.96 * again["standard_error"] == pytest.approx(half, rel=0.3, abs=1e-9), (row["segment"], row["metric"])
+        assert 2.80 * again["standard_error"] == pytest.approx(row["detectable"], rel=0.3, abs=1e-9)
+    written = (DOCS / "evaluation.md").read_text(encoding="utf-8").partition("```sql\n")[2].partition("\n```")[0]
+    for there, meant in (("data/completejourney/gold/metrics", query.split("`")[1]), ("night", "clear")):
+        assert there in written
+        written = written.replace(there, meant)
+    assert written == query
 
 
 def test_the_configuration_counts_the_segments_that_there_may_be_of_any_log(spark: SparkSession) -> None:

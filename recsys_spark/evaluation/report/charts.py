@@ -1,210 +1,171 @@
-"""Geometry of the report's pictures: from numbers to coordinates, which the templates draw as SVG."""
+"""The pictures of levels and shares: models by the length of the list and over time, training, data, popularity."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from recsys_spark.evaluation.comparison import Effect
-from recsys_spark.evaluation.gate import oriented
+from markupsafe import Markup
 
-WIDTH, HEIGHT = 640, 260  # of a chart, in its own units
-LEFT, RIGHT, TOP, BOTTOM = 64, 40, 14, 40  # what labels take of it
-_DOTS = 60
+from recsys_spark.evaluation.report.content import Moment, Profile, Report, Shares
+from recsys_spark.evaluation.report.drawing import ALIKE, MOMENTS, NARROW, Picture, Spec, drawn, picture
+from recsys_spark.evaluation.report.numbers import number
 
-
-@dataclass(frozen=True)
-class Scale:
-    """A linear map of low..high to start..end."""
-
-    low: float
-    high: float
-    start: float
-    end: float
-
-    def __call__(self, value: float) -> float:
-        """Return where a value stands; the middle where there is but one value.
-
-        >>> Scale(0, 10, 100, 200)(5)
-        150.0
-        """
-        share = 0.5 if self.high == self.low else (value - self.low) / (self.high - self.low)
-        return round(self.start + share * (self.end - self.start), 2)
+_RESTS: tuple[tuple[list[int], str], ...] = (
+    ([6, 3], "square"), ([2, 3], "diamond"), ([8, 3, 2, 3], "cross"), ([12, 4], "triangle-up"), ([1, 5], "stroke"),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Tick:
-    """A mark on an axis."""
+class Look:
+    """How a model is drawn: the challenger and its rival in colour, all others in grey, apart by dashes and shapes."""
 
-    at: float
-    label: str
-
-
-@dataclass(frozen=True)
-class Line:
-    """A line of a chart: its name, its points as SVG writes them, and the same as (x, y, what it says)."""
-
-    name: str
-    points: str
-    dots: tuple[tuple[float, float, str], ...]
-
-
-@dataclass(frozen=True)
-class Lines:
-    """A chart of lines."""
-
-    x: tuple[Tick, ...]
-    y: tuple[Tick, ...]
-    lines: tuple[Line, ...]
-
-
-@dataclass(frozen=True)
-class Bar:
-    """A bar of a group: which series, where, and what it says."""
-
-    series: int
-    x: float
+    colour: str
     width: float
-    top: float
-    height: float
-    says: str
+    dash: list[int]
+    shape: str
 
 
-@dataclass(frozen=True)
-class Bars:
-    """A chart of groups of bars."""
-
-    groups: tuple[Tick, ...]
-    y: tuple[Tick, ...]
-    names: tuple[str, ...]
-    bars: tuple[Bar, ...]
+def looks(models: Sequence[str], challenger: str, rival: str) -> dict[str, Look]:
+    """Return how each model is drawn, in all pictures alike."""
+    rest = [model for model in models if model not in (challenger, rival)]
+    found = {model: Look("var(--rest)", 1.4, *_RESTS[at % len(_RESTS)]) for at, model in enumerate(rest)}
+    own = {challenger: Look("var(--new)", 2.6, [1, 0], "circle"), rival: Look("var(--old)", 2.2, [1, 0], "square")}
+    return {model: (own | found)[model] for model in models}
 
 
-@dataclass(frozen=True)
-class Whisker:
-    """An interval drawn on 0..100, with 0 of the difference at 50; cut where it leaves the picture."""
-
-    low: float
-    middle: float
-    high: float
-    cut_low: bool
-    cut_high: bool
-    kind: str
+def key(models: Mapping[str, Look]) -> dict[str, Markup]:
+    """Return a mark for each model, as its lines are drawn: what colours and dashes mean."""
+    return {model: drawn(_key(look), 34, 12, padding=0) for model, look in models.items()}
 
 
-def ticks(low: float, high: float, n: int = 4) -> list[float]:
-    """Return about n round numbers that span low..high.
-
-    >>> ticks(0.0, 0.87)
-    [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
-    """
-    if high <= low:
-        return [low]
-    raw = (high - low) / n
-    power = 10.0 ** math.floor(math.log10(raw))
-    step = min((m * power for m in (1, 2, 5, 10)), key=lambda each: abs(math.log(each / raw)))
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(at * step, 12) for at in range(first, last + 1)]
+def _key(look: Look) -> Spec:
+    x: Spec = {"type": "quantitative", "axis": None, "scale": {"domain": [0, 2], "nice": False}}
+    line = {"type": "rule", "color": look.colour, "strokeWidth": look.width, "strokeDash": look.dash}
+    point = {"type": "point", "filled": True, "opacity": 1, "size": 50, "shape": look.shape, "color": look.colour}
+    return {
+        "data": {"values": [{}]},
+        "layer": [
+            {"mark": line, "encoding": {"x": x | {"datum": 0}, "x2": {"datum": 2}}},
+            {"mark": point, "encoding": {"x": x | {"datum": 1}}},
+        ],
+    }
 
 
-def number(value: float) -> str:
-    """Return a number short enough for an axis or a cell.
+def by_k(report: Report, metric: str) -> Picture:
+    """Return a metric of all models by the length of the list."""
+    series = {
+        model: [(k, values[f"{metric}@{k}"]) for k in report.ks if f"{metric}@{k}" in values]
+        for model, values in report.means.items()
+    }
+    x = {"type": "quantitative", "title": "k, the length of the list", "axis": {"values": list(report.ks)},
+         "scale": {"zero": False, "nice": False, "padding": 12}}  # fmt: skip
+    there = {model: points for model, points in series.items() if points}
+    says = "; ".join(
+        f"{model} " + ", ".join(f"{number(value)} at {k}" for k, value in points) for model, points in there.items()
+    )
+    spec = _lines(there, looks(list(report.means), *report.compared), x, {"axis": {"format": "~g"}})
+    return picture(f"{metric} by the length of the list: {says}.", spec, 210, wide=NARROW)
 
-    >>> number(0.05512), number(1234567.0), number(0.0), number(12.3456)
-    ('0.0551', '1,234,567', '0', '12.35')
-    """
-    if value == 0:
-        return "0"
-    if abs(value) >= 1000:
-        return f"{value:,.0f}"
-    digits = 4 if abs(value) < 1 else 2
-    return f"{value:.{digits}f}"
 
-
-def lines(series: Mapping[str, Sequence[tuple[float, float]]], zero: bool = False, labels: Sequence[str] = ()) -> Lines:
-    """Return a chart of named points (x, y); with `zero` the y axis begins there.
-
-    labels: what x = 0, 1, 2, … are called, of which a few stand on the axis. Long lines have no dots.
-    """
-    points = [point for each in series.values() for point in each]
-    xs, ys = [x for x, _ in points], [y for _, y in points]
-    marks = ticks(0.0 if zero else min(ys), max(ys))
-    across = Scale(min(xs), max(xs), LEFT, WIDTH - RIGHT)
-    up = Scale(marks[0], marks[-1], HEIGHT - BOTTOM, TOP)
-    drawn = []
-    for name, each in series.items():
-        dots = tuple((across(x), up(y), f"{name}: {number(y)} at {x:g}") for x, y in each)
-        drawn.append(Line(name, " ".join(f"{x},{y}" for x, y, _ in dots), dots if len(dots) <= _DOTS else ()))
-    named = sorted(set(xs)) if len(set(xs)) <= 8 else [x for x in ticks(min(xs), max(xs), 6) if min(xs) <= x <= max(xs)]
-    if labels:
-        named = [float(round(at * (len(labels) - 1) / 4)) for at in range(5)]
-    return Lines(
-        tuple(Tick(across(x), labels[int(x)] if labels else f"{x:g}") for x in named),
-        tuple(Tick(up(y), _label(y)) for y in marks),
-        tuple(drawn),
+def objective(values: Sequence[float]) -> Picture:
+    """Return the objective by epoch."""
+    x = {"type": "quantitative", "title": "epoch", "axis": {"tickMinStep": 1, "format": "d"},
+         "scale": {"nice": False, "padding": 8}}  # fmt: skip
+    spec = _lines({"": list(enumerate(values, start=1))}, {"": _ONE}, x, {"axis": {"format": ".3~s"}, "zero": False})
+    return picture(
+        f"The objective by epoch, over {len(values)} epochs: from {number(values[0])} to {number(values[-1])}.", spec
     )
 
 
-def bars(groups: Sequence[str], series: Mapping[str, Sequence[float]]) -> Bars:
-    """Return a chart of shares in groups: a bar a series and group."""
-    marks = ticks(0.0, max(0.01, *(value for values in series.values() for value in values)))
-    up = Scale(0.0, marks[-1], HEIGHT - BOTTOM, TOP)
-    room = (WIDTH - LEFT - RIGHT) / len(groups)
-    width = room * 0.84 / len(series)
-    drawn = [
-        Bar(
-            number_of,
-            round(LEFT + group * room + room * 0.08 + number_of * width, 2),
-            round(width * 0.92, 2),
-            up(value),
-            round(up(0.0) - up(value), 2),
-            f"{name}, {groups[group]}: {value:.1%}",
-        )
-        for number_of, (name, values) in enumerate(series.items())
-        for group, value in enumerate(values)
+_ONE = Look("var(--new)", 2.4, [1, 0], "circle")
+_DATE: Spec = {"type": "temporal", "title": None, "scale": {"type": "utc"}}
+
+
+def days(profile: Profile) -> Picture:
+    """Return the events of each day."""
+    ordered = sorted(profile.days, key=lambda day: day[1])
+    (least_on, least), (most_on, most) = ordered[0], ordered[-1]
+    x = _DATE | {"field": "x", "axis": {"format": "%b %Y" if len(profile.days) > 60 else "%-d %b", "tickCount": 6}}
+    y = {"field": "y", "type": "quantitative", "title": None, "axis": {"format": ".3~s", "tickMinStep": 1}}
+    spec = {
+        "data": {"values": [{"x": day, "y": events} for day, events in profile.days]},
+        "encoding": {"x": x, "y": y},
+        "mark": {"type": "area", "color": "var(--new)", "fillOpacity": 0.18,
+                 "line": {"color": "var(--new)", "strokeWidth": 1.4}},
+    }  # fmt: skip
+    return picture(
+        f"Events by day, from {profile.days[0][0]} to {profile.days[-1][0]}: "
+        f"at least {number(least)} (on {least_on}), at most {number(most)} (on {most_on}).",
+        spec,
+    )
+
+
+def _lines(series: Mapping[str, Sequence[tuple[Any, float]]], drawn_as: Mapping[str, Look], x: Spec, y: Spec) -> Spec:
+    """Return the specification of named lines of points (x, y). x, y: the axes, but for the fields."""
+    rows = [
+        {"name": name, "x": at, "y": value, "colour": look.colour, "width": look.width, "dash": look.dash,
+         "shape": look.shape}
+        for name, look in reversed(list(drawn_as.items()))  # the first on top
+        for at, value in series.get(name, ())
+    ]  # fmt: skip
+    y = {"field": "y", "type": "quantitative", "title": None} | y
+    line = {"mark": "line", "encoding": {"strokeDash": ALIKE | {"field": "dash"},
+                                         "strokeWidth": ALIKE | {"field": "width"}}}  # fmt: skip
+    points = {"mark": {"type": "point", "filled": True, "opacity": 1, "size": 50},
+              "encoding": {"shape": ALIKE | {"field": "shape"}}}  # fmt: skip
+    return {
+        "data": {"values": rows},
+        "encoding": {"x": {"field": "x"} | x, "y": y, "detail": {"field": "name"},
+                     "color": ALIKE | {"field": "colour"}},
+        "layer": [line, points],
+    }  # fmt: skip
+
+
+def levels(moments: Sequence[Moment], metric: str) -> Picture:
+    """Return a metric of the model and of the best list at each moment of a backtest."""
+    series: dict[str, list[tuple[Any, float]]] = {
+        "model": [(moment.as_of, moment.model) for moment in moments],
+        "best list": [(moment.as_of, moment.best_list) for moment in moments],
+    }
+    models = looks(list(series), "model", "best list")
+    spec = _lines(series, models, MOMENTS, {})
+    says = "; ".join(
+        f"{moment.as_of} model {number(moment.model)}, best list {number(moment.best_list)}" for moment in moments
+    )
+    return picture(f"{metric} at each moment: {says}.", spec, 220, key(models), wide=NARROW)
+
+
+def popularity(shares: Shares, drawn_as: Mapping[str, Look]) -> Picture:
+    """Return what share of the list places each group of items has, the most popular first."""
+    colours = {"all items": "var(--rule)", "histories": "var(--quiet)"}
+    colours |= {model: look.colour for model, look in drawn_as.items() if model in shares.series}
+    rows = [
+        {"group": group, "name": name, "share": share, "colour": colours[name]}
+        for name, values in shares.series.items()
+        for group, share in zip(shares.groups, values, strict=True)
     ]
-    return Bars(
-        tuple(Tick(round(LEFT + (at + 0.5) * room, 2), name) for at, name in enumerate(groups)),
-        tuple(Tick(up(mark), f"{mark:.0%}") for mark in marks),
-        tuple(series),
-        tuple(drawn),
+    names = list(shares.series)
+    spec = {
+        "data": {"values": rows},
+        "mark": {"type": "bar", "stroke": "var(--rest)", "strokeWidth": 0.5},
+        "encoding": {
+            "x": {"field": "group", "type": "ordinal", "sort": None, "title": "items, the most popular first",
+                  "axis": {"labelAngle": 0}, "scale": {"paddingInner": 0.25}},
+            "xOffset": {"field": "name", "sort": names},
+            "y": {"field": "share", "type": "quantitative", "title": None, "axis": {"format": ".0%"}},
+            "color": ALIKE | {"field": "colour"},
+        },
+    }  # fmt: skip
+    marks = {name: drawn(_swatch(colours[name]), 14, 14, padding=1) for name in names}
+    says = "; ".join(
+        f"{name} " + ", ".join(f"{share:.1%} {group}" for group, share in zip(shares.groups, values, strict=True))
+        for name, values in shares.series.items()
     )
+    return picture(f"Shares of list places by popularity of the item: {says}.", spec, key=marks)
 
 
-def extent(effects: Sequence[Effect], first: Effect | None) -> float:
-    """Return the change, as a share of the champion's mean, that is drawn at the edge of the intervals' picture.
-
-    The widest interval of the effects fits, unless it reaches more than three times as far as that of the first. Never
-    less than 1 %.
-    """
-    reach = max((_reach(effect) for effect in effects), default=0.0)
-    most = 3 * _reach(first) if first and _reach(first) else reach
-    return max(0.01, 1.1 * min(reach, most))
-
-
-def _reach(effect: Effect) -> float:
-    return max(abs(effect.low), abs(effect.high)) / abs(effect.champion) if effect.champion else 0.0
-
-
-def whisker(effect: Effect, edge: float) -> Whisker | None:
-    """Return an effect's interval, relative to the champion's mean, on a picture whose edges are ∓ edge.
-
-    None where the champion's mean is 0. kind: whether the whole interval is `better`, `worse`, or neither (`open`).
-    """
-    if effect.champion == 0:
-        return None
-    low, middle, high = (value / abs(effect.champion) for value in (effect.low, effect.difference, effect.high))
-    across = Scale(-edge, edge, 0, 100)
-    _, least, most = oriented(effect)
-    kind = "better" if least > 0 else "worse" if most < 0 else "open"
-
-    def placed(value: float) -> float:
-        return across(min(max(value, -edge), edge))
-
-    return Whisker(placed(low), placed(middle), placed(high), low < -edge, high > edge, kind)
-
-
-def _label(value: float) -> str:
-    for size, letter in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if abs(value) >= size:
-            return f"{value / size:g}{letter}"
-    return f"{value:g}"
+def _swatch(colour: str) -> Spec:
+    return {
+        "data": {"values": [{}]},
+        "mark": {"type": "rect", "color": colour, "stroke": "var(--rest)", "strokeWidth": 0.5},
+    }

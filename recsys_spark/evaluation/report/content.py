@@ -8,7 +8,15 @@ from numpy.typing import NDArray
 
 from recsys_spark.evaluation.comparison import Effect
 
-BANDS = ((0.01, "top 1 %"), (0.05, "to 5 %"), (0.2, "to 20 %"), (0.5, "to 50 %"), (1.0, "the rest"))
+BANDS = ((0.01, "top 1%"), (0.05, "1–5%"), (0.2, "5–20%"), (0.5, "20–50%"), (1.0, "the rest"))
+
+
+@dataclass(frozen=True)
+class Reason:
+    """A reason in words, and whether it speaks for the challenger; None where that is not known any more."""
+
+    words: str
+    passed: bool | None
 
 
 @dataclass(frozen=True)
@@ -17,7 +25,7 @@ class Verdict:
 
     promoted: bool
     champion: str | None
-    reasons: Sequence[str]
+    reasons: Sequence[Reason]
 
 
 @dataclass(frozen=True)
@@ -80,8 +88,9 @@ class Moment:
 class Report:
     """All that the page shows.
 
-    rival: whom the challenger is compared with. verdict: None where no decision was asked for. means: by model and
-    metric. objective: by epoch.
+    rival: whom the challenger is compared with; compared: the names of the two in means, and in gold.metrics. verdict:
+    None where no decision was asked for. margins: by guard, the share of the rival's mean that may be lost. means: by
+    model and metric. objective: by epoch.
     """
 
     dataset: str
@@ -91,8 +100,10 @@ class Report:
     items: int
     challenger: str
     rival: str
+    compared: tuple[str, str]
     primary: str
     judged: Sequence[str]
+    margins: Mapping[str, float]
     confidence: float
     power: float
     effects: Sequence[Effect]

@@ -26,3 +26,5 @@ for (const table of document.querySelectorAll("table.sortable")) {
     });
   });
 }
+// Paper has no way to open what is closed.
+addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((each) => (each.open = true)));
