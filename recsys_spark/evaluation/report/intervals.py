@@ -131,8 +131,8 @@ def decision(effects: Sequence[Effect], margins: Mapping[str, float], confidence
     said = {"x": middle, "text": {"field": "says"}, **coloured}
     layers: list[Spec] = [
         _zero("x"),
-        {"mark": {"type": "tick", "color": "var(--bad)", "thickness": 2, "size": 18, "opacity": 1}, "data": {"values": allowed},
-         "encoding": {"x": x, "y": y}},
+        {"data": {"values": allowed}, "encoding": {"x": x, "y": y},
+         "mark": {"type": "tick", "color": "var(--bad)", "thickness": 2, "size": 18, "opacity": 1}},
         {"mark": {"type": "rule", "strokeWidth": 3}, "encoding": {"x": x, "x2": {"field": "high"}, **coloured}},
         {"mark": {"type": "point", "filled": True, "opacity": 1, "size": 90},
          "encoding": {"x": middle, "shape": ALIKE | {"field": "shape"}, **coloured}},
