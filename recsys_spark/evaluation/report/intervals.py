@@ -77,7 +77,7 @@ def interval(effect: Effect, edge: float) -> Picture | None:
 
 def interval_axis(edge: float) -> Markup:
     """Return the axis of a column of `interval`s, for its head."""
-    axis = _change(edge) | {"values": [-edge / 2, 0, edge / 2], "title": None, "orient": "top", "labelPadding": 2}
+    axis = _change(edge) | {"values": [-edge / 2, 0, edge / 2], "title": None, "orient": "top", "labelFontSize": 13}
     x = {"field": "x", "type": "quantitative", "axis": axis, "scale": {"domain": [-edge, edge], "nice": False}}
     data = {"values": [{"x": 0}]}
     spec = {"data": data, "mark": {"type": "tick", "opacity": 0}, "encoding": {"x": x}, "autosize": "none"}
