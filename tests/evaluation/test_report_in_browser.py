@@ -71,9 +71,9 @@ def test_every_picture_is_drawn_once_within_the_page_with_letters_that_can_be_re
     assert len(seen["pictures"]) == PICTURES
     for picture in seen["pictures"]:
         assert picture["svgs"] == 1, "either the drawing for a desk or that for a phone"
-        assert picture["marks"] >= 2 and picture["left"] >= 0 and picture["right"] <= size[0]
+        assert picture["marks"] >= 1 and picture["left"] >= 0 and picture["right"] <= size[0]
         assert picture["letters"] >= 10.5, "CSS pixels"
-    assert seen["intervals"] == [32, 32], "all that the tables have are seen, but for those folded away"
+    assert seen["intervals"] == [35, 35], "all that the tables have are seen, but for those folded away"
 
 
 @pytest.mark.parametrize("dark", [False, True])
@@ -154,4 +154,4 @@ def test_a_screenshot_shows_every_picture_in_the_colours_that_it_is_drawn_with(t
         assert area.shape[:2] == (height, width), "the screenshot holds the whole page"
         assert len(picture["colours"]) >= 1
         assert all(shown(area, colour) >= 15 for colour in picture["colours"]), picture
-        assert shown(area, seen["paper"]) > 0.4 * width * height, "most of a picture is paper"
+        assert shown(area, seen["paper"]) > 0.5 * width * height, "most of a picture is paper"

@@ -86,13 +86,13 @@ def days(profile: Profile) -> Picture:
     ordered = sorted(profile.days, key=lambda day: day[1])
     (least_on, least), (most_on, most) = ordered[0], ordered[-1]
     x = _DATE | {"field": "x", "axis": {"format": "%b %Y" if len(profile.days) > 60 else "%-d %b", "tickCount": 6}}
-    y = {"field": "y", "type": "quantitative", "title": None, "axis": {"format": ".3~s", "tickMinStep": 1}}
+    y = {"field": "y", "type": "quantitative", "title": None, "axis": {"format": ".3~s", "tickMinStep": 1},
+         "scale": {"zero": True}}  # fmt: skip
     spec = {
         "data": {"values": [{"x": day, "y": events} for day, events in profile.days]},
         "encoding": {"x": x, "y": y},
-        "mark": {"type": "area", "color": "var(--new)", "fillOpacity": 0.18,
-                 "line": {"color": "var(--new)", "strokeWidth": 1.4}},
-    }  # fmt: skip
+        "mark": {"type": "line", "color": "var(--new)", "strokeWidth": 1.6},
+    }
     return picture(
         f"Events by day, from {profile.days[0][0]} to {profile.days[-1][0]}: "
         f"at least {number(least)} (on {least_on}), at most {number(most)} (on {most_on}).",

@@ -77,7 +77,7 @@ def interval(effect: Effect, edge: float) -> Picture | None:
 
 def interval_axis(edge: float) -> Markup:
     """Return the axis of a column of `interval`s, for its head."""
-    axis = _change(edge) | {"values": [-edge / 2, 0, edge / 2], "title": None, "orient": "top", "labelPadding": 2}
+    axis = _change(edge) | {"values": [-edge / 2, 0, edge / 2], "title": None, "orient": "top", "labelFontSize": 13}
     x = {"field": "x", "type": "quantitative", "axis": axis, "scale": {"domain": [-edge, edge], "nice": False}}
     data = {"values": [{"x": 0}]}
     spec = {"data": data, "mark": {"type": "tick", "opacity": 0}, "encoding": {"x": x}, "autosize": "none"}
@@ -131,8 +131,8 @@ def decision(effects: Sequence[Effect], margins: Mapping[str, float], confidence
     said = {"x": middle, "text": {"field": "says"}, **coloured}
     layers: list[Spec] = [
         _zero("x"),
-        {"mark": {"type": "tick", "color": "var(--bad)", "thickness": 2, "size": 18, "opacity": 1}, "data": {"values": allowed},
-         "encoding": {"x": x, "y": y}},
+        {"data": {"values": allowed}, "encoding": {"x": x, "y": y},
+         "mark": {"type": "tick", "color": "var(--bad)", "thickness": 2, "size": 18, "opacity": 1}},
         {"mark": {"type": "rule", "strokeWidth": 3}, "encoding": {"x": x, "x2": {"field": "high"}, **coloured}},
         {"mark": {"type": "point", "filled": True, "opacity": 1, "size": 90},
          "encoding": {"x": middle, "shape": ALIKE | {"field": "shape"}, **coloured}},
