@@ -104,7 +104,7 @@ def test_what_a_run_does_not_have_is_left_out() -> None:
     )  # fmt: skip
     tree = Tree(page(bare))
     assert {"comparison", "models", "figures"} <= set(tree.ids)
-    assert "No backtest has been run yet" in page(bare), "but how to get one is said"
+    assert "No backtest has been run yet" in page(bare) and "measured at one length" in page(bare)
     assert not {"segments", "popularity", "training", "data", "customers", "reasons"} & set(tree.ids)
 
 

@@ -1,5 +1,6 @@
 """The pictures of differences: intervals that say whether a change is a gain, a loss, or may be either."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -54,6 +55,16 @@ def _reach(effect: Effect) -> float:
     return max(abs(own.low), abs(own.high)) if own else 0.0
 
 
+def round_below(value: float) -> float:
+    """Return the largest of …, 0.1, 0.2, 0.5, 1, 2, 5, … that is not above a value.
+
+    >>> round_below(0.32), round_below(0.05), round_below(0.0099)
+    (0.2, 0.05, 0.005)
+    """
+    power = 10.0 ** math.floor(math.log10(value) + 1e-9)
+    return max(round(times * power, 12) for times in (1, 2, 5) if times * power <= value * (1 + 1e-9))
+
+
 def interval(effect: Effect, edge: float) -> Picture | None:
     """Return an effect's interval for a cell whose edges are ∓ edge; arrows where it goes on. None without a mean."""
     own = relative(effect)
@@ -61,7 +72,8 @@ def interval(effect: Effect, edge: float) -> Picture | None:
         return None
     low, high = max(own.low, -edge), min(own.high, edge)
     x: Spec = {"field": "x", "type": "quantitative", "axis": None, "scale": {"domain": [-edge, edge], "nice": False}}
-    marks = [_line(at, at, "var(--rule)", 1) for at in (-edge / 2, edge / 2)]
+    tick = round_below(0.8 * edge)
+    marks = [_line(at, at, "var(--rule)", 1) for at in (-tick, tick)]
     marks += [_line(0, 0, "var(--quiet)", 1), _line(low, high, _COLOURS[own.kind], 2, across=True)]
     if abs(own.middle) <= edge:
         marks.append(_point(own.middle, _SHAPES[own.kind], _COLOURS[own.kind]))
@@ -77,7 +89,8 @@ def interval(effect: Effect, edge: float) -> Picture | None:
 
 def interval_axis(edge: float) -> Markup:
     """Return the axis of a column of `interval`s, for its head."""
-    axis = _change(edge) | {"values": [-edge / 2, 0, edge / 2], "title": None, "orient": "top", "labelFontSize": 13}
+    at = round_below(0.8 * edge)
+    axis = _change(at) | {"values": [-at, 0, at], "title": None, "orient": "top", "labelFontSize": 13}
     x = {"field": "x", "type": "quantitative", "axis": axis, "scale": {"domain": [-edge, edge], "nice": False}}
     data = {"values": [{"x": 0}]}
     spec = {"data": data, "mark": {"type": "tick", "opacity": 0}, "encoding": {"x": x}, "autosize": "none"}
@@ -86,7 +99,7 @@ def interval_axis(edge: float) -> Markup:
 
 def _change(most: float) -> Spec:
     """Return the labels of an axis of changes, of which the largest is `most`."""
-    return {"labelExpr": f"datum.value == 0 ? '0' : format(datum.value, '{'+.0%' if most >= 0.04 else '+.1%'}')"}
+    return {"labelExpr": f"datum.value == 0 ? '0' : format(datum.value, '{'+.0%' if most >= 0.02 else '+.1%'}')"}
 
 
 def _line(low: float, high: float, colour: str, width: float, across: bool = False) -> Spec:

@@ -1,7 +1,7 @@
 """The page of a report: one HTML file that needs nothing else, made by templates."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 
 from jinja2 import DictLoader, Environment, StrictUndefined
@@ -29,6 +29,8 @@ class Rows:
 
 def page(report: Report) -> str:
     """Return a report as the text of an HTML file."""
+    first_two = {name: report.means[name] for name in report.compared}
+    report = replace(report, means=first_two | dict(report.means))
     environment = Environment(
         loader=DictLoader({name: _text(name) for name in _TEMPLATES}),
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
