@@ -151,7 +151,9 @@ def explained(what: str, source: Files) -> Iterator[None]:
             raise DataError(f"{what}: no permission to read it") from error
         if re.search("UnknownHost|ConnectException|No FileSystem for scheme|ClassNotFound", text):
             raise DependencyError(f"{what}: its storage cannot be reached: {_telling(text)}") from error
-        raise DataError(f"{what}: cannot be read as {source.format}: {_telling(text)}") from error
+        culprit = re.search(r"while reading file (\S+?)\.?\s", text)  # one of many
+        place = culprit[1] if culprit else what
+        raise DataError(f"{place}: cannot be read as {source.format}: {_telling(text)}") from error
 
 
 def _telling(text: str) -> str:
