@@ -169,7 +169,8 @@ def items_by_index(run: Run) -> pa.Table:
         chosen = f.lit(True) if topk.eligible is None else f.coalesce(f.expr(topk.eligible), f.lit(False))
         with blamed(f"topk.eligible: {topk.eligible!r}"):
             now = items_at(every, run.as_of).select("item_id", "category", chosen.alias("_chosen"))
-            n_unheard = now.where("_chosen").join(tables.read("gold.item_ids"), "item_id", "left_anti").count()
+            if topk.eligible is not None:
+                n_unheard = now.where("_chosen").join(tables.read("gold.item_ids"), "item_id", "left_anti").count()
         named = every.select("item_id").distinct().withColumn("_named", f.lit(True))
         items = items.join(named, "item_id", "left").join(now, "item_id", "left")
         unnamed = f.col("_named").isNull() if topk.eligible is None else f.lit(False)
@@ -187,11 +188,10 @@ def items_by_index(run: Run) -> pa.Table:
         ).toArrow()
     table = table.sort_by("item_index").combine_chunks()
     n_eligible = pc.sum(table.column("eligible")).as_py() or 0
-    if n_eligible < table.num_rows or n_unheard:
-        # What is in stock but has no event is in no list: many of them mean that both name items differently.
-        run.counts["eligible_items"] = {
-            "eligible": n_eligible, "known": table.num_rows, "eligible_without_events": n_unheard,
-        }  # fmt: skip
+    # What is eligible but has no event is in no list: many of them mean that log and catalog name items differently.
+    counts = {"eligible": n_eligible, "known": table.num_rows, "eligible_without_events": n_unheard}
+    if (n_eligible < table.num_rows or n_unheard) and run.counts.get("eligible_items") != counts:
+        run.counts["eligible_items"] = counts
         run.say(f"scoring: {n_eligible:,} of {table.num_rows:,} items may be listed; {n_unheard:,} more have no events")
     return table
 

@@ -164,21 +164,23 @@ def _score_few(run: Run, model: Row, file: str) -> None:
         (text("item_id") if "item_id" in raw.columns else f.lit("")).alias("item_id"),
         (text("weight").try_cast("double") if "weight" in raw.columns else f.lit(1.0)).alias("weight"),
     ).persist()
-    faults = given.agg(f.count_if(f.col("user_id") == ""), f.count_if(f.col("weight").isNull())).first()
-    if faults is None or faults[0] or faults[1]:
-        raise DataError(f"--users {file}: rows without a user or with a weight that is no number: {faults}")
-    users = given.select("user_id").distinct()
-    n_users = users.count()
+    nobody, no_number, n_users, n_rows = given.agg(
+        f.count_if(f.col("user_id") == ""), f.count_if(f.col("weight").isNull()), f.count_distinct("user_id"),
+        f.count(f.lit(1)),
+    ).collect()[0]  # fmt: skip
+    if nobody or no_number:
+        raise DataError(f"--users {file}: {nobody} rows without a user, {no_number} with a weight that is no number")
     if not 0 < n_users <= _FEW:
         most = f", more than {_FEW}; score all users instead" if n_users else ""
         raise DataError(f"--users {file}: {n_users or 'no'} users{most}")
+    users = given.select("user_id").distinct()
     if "item_id" in raw.columns:
         pairs = given.where(f.col("item_id") != "").groupBy("user_id", "item_id").agg(f.sum("weight").alias("weight"))
         pairs = pairs.withColumn("event_types", f.lit(None).cast("array<string>"))
     else:
         pairs = run.tables.read_slice("silver.interactions", {"as_of": run.as_of})
     shipped = scorer.ship(run.spark.sparkContext, model_ranker(run, model))
-    lists = scorer.recommend(histories(run, pairs, users), given.count(), shipped, run.config.topk.k)
+    lists = scorer.recommend(histories(run, pairs, users), n_rows, shipped, run.config.topk.k)
     run.counts["users"] = show_lists(run, lists, pairs)
 
 
