@@ -111,7 +111,7 @@ def test_names_of_columns_types_and_rules_are_no_secrets() -> None:
 
 
 def test_a_long_text_takes_no_long_time() -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     for text in ("a" * 300_000, "a=" * 150_000, "://" * 100_000, "x://a:" * 50_000, '"password' * 30_000):
         redacted(text)
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5
