@@ -99,7 +99,8 @@ def evaluate(run: Run) -> None:
         effects, others = compare(run, written, against)
         made = promote(run, effects, others, against) if run.options.get("promote") else None
         if settings.report:
-            write_report(run, Evaluated(model, against, effects, made, lists[name], past, relevant, items, counts))
+            found = Evaluated(model, against, effects, others, made, lists[name], past, relevant, items, counts)
+            write_report(run, found)
     for frame in (relevant, *lists.values()):
         frame.unpersist()
 

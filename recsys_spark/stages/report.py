@@ -56,13 +56,15 @@ ORDER BY segment, metric"""
 class Evaluated:
     """What an evaluation found, and the frames it found it in.
 
-    made: the row of gold.champion, None where no decision was asked for. lists: user_id, items, source of the
-    challenger; past: user_id, item_id, weight; relevant: user_id, item_id; counts: see `exposure.item_counts`.
+    effects, others: see `promote.compare`. made: the row of gold.champion, None where no decision was asked for. lists:
+    user_id, items, source of the challenger; past: user_id, item_id, weight; relevant: user_id, item_id; counts: see
+    `exposure.item_counts`.
     """
 
     model: Row
     contest: Contest
     effects: list[Effect]
+    others: Mapping[str, Effect]
     made: Row | None
     lists: DataFrame
     past: DataFrame
@@ -109,7 +111,7 @@ def report(run: Run, evaluated: Evaluated) -> Report:
         means=run.metrics,
         ks=run.config.evaluation.k,
         query=query,
-        verdict=None if made is None else _verdict(made, gate.decide(evaluated.effects, rules)),
+        verdict=None if made is None else _verdict(made, gate.decide(evaluated.effects, rules, evaluated.others)),
         objective=evaluated.model["objective"] or (),
         popularity=_popularity(evaluated, run.config.evaluation.k[0]),
         profile=_profile(run),

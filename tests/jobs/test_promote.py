@@ -80,6 +80,10 @@ def test_models_come_and_go_by_the_gate(spark: SparkSession, shop: Path, job: Jo
     gate, baselines = first["counts"]["gate"], {k: v for k, v in first["metrics"].items() if k != "als"}
     assert (gate["promoted"], gate["champion"]) == (True, "half")
     assert baselines[gate["compared_with"]]["ndcg@3"] == max(values["ndcg@3"] for values in baselines.values())
+    page = Path(first["counts"]["report"]).read_text(encoding="utf-8")
+    assert page.count('aria-label="passed:"') == len(gate["reasons"]) > 3, (
+        "each list was beaten, and each reason is marked"
+    )
 
     second = decided(job, shop, "clear", *WHEN, "--promote")
     assert second["counts"]["gate"]["compared_with"] == "half" and second["counts"]["gate"]["champion"] == "clear"
