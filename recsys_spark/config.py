@@ -629,7 +629,9 @@ class Tune(_Section):
     """Bounds of als.nu."""
     popularity_half_lives: tuple[Annotated[float, Field(gt=0)], ...] = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1)
     """Half-lives of popularity to try, in horizons, beside that of all time."""
-    prior_weights: tuple[Annotated[float, Field(ge=0)], ...] = (0, 0.003, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 2)
+    prior_weights: tuple[Annotated[float, Field(ge=0)], ...] = (
+        0, 0.003, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 1, 2,
+    )  # fmt: skip
     """Values of topk.prior.weight to try."""
     kinds: Annotated[tuple[FactorKind, ...], Field(min_length=1)] = ("als", "spectral", "blend")
     """Values of model.kind to choose from; ALS is tuned first, for it is a part of the blend."""

@@ -62,26 +62,30 @@ def horizon(run: Run) -> dt.timedelta:
 
 def past_windows(run: Run, lives: list[dt.timedelta | None], popular: list[Popular]) -> list[Window]:
     """Return the windows, which see no event from as_of on, nor any that is held out."""
+    config, found = run.config, []
+    for number, (known, future, moment) in enumerate(past_parts(run), start=1):
+        with run.doing(f"window {number} of {config.tune.windows}"):
+            found.append(window_on(run, known, future, moment, lives, popular))
+        run.say(f"window {number} of {config.tune.windows}"
+                f"{f', from {moment:%Y-%m-%d %H:%M}' if moment and config.holdout is None else ''}: "
+                f"{found[-1].sample.n_users:,} users judged")  # fmt: skip
+    return found
+
+
+def past_parts(run: Run) -> Iterator[tuple[DataFrame, DataFrame, dt.datetime | None]]:
+    """Yield each window's events: those known, those to be found, and the moment between them, if there is time."""
     config = run.config
     parsed, _ = parsed_events(run)
     run.as_of = run.as_of or number_and_end(events.valid(parsed))[1]
     past, _ = splits.split(events.valid(parsed), run.as_of, config.evaluation.horizon, config.holdout)
     past = past.persist()
-    found = []
-    for number in range(config.tune.windows):
+    for number in range(1, config.tune.windows + 1):
         if config.holdout is None and run.as_of is not None:
-            moment: dt.datetime | None = run.as_of - (number + 1) * horizon(run)
-            known, future = splits.split(past, moment, horizon(run), None)
+            moment = run.as_of - number * horizon(run)
+            yield *splits.split(past, moment, horizon(run), None), moment
         else:
-            moment = run.as_of
-            known, future = splits.split(past, None, None, Holdout(random=config.tune.holdout, seed=number + 1))
-        with run.doing(f"window {number + 1} of {config.tune.windows}"):
-            found.append(window_on(run, known, future, moment, lives, popular))
-        run.say(f"window {number + 1} of {config.tune.windows}"
-                f"{f', from {moment:%Y-%m-%d %H:%M}' if config.holdout is None else ''}: "
-                f"{found[-1].sample.n_users:,} users judged")  # fmt: skip
+            yield *splits.split(past, None, None, Holdout(random=config.tune.holdout, seed=number)), run.as_of
     past.unpersist()
-    return found
 
 
 def window_on(
