@@ -77,10 +77,10 @@ def popularity_ranker(run: Run, items: pa.Table, popularity: str) -> Ranker:
     )
 
 
-def fallback_ranker(run: Run, items: pa.Table) -> Ranker:
-    """Return the ranker of users without usable history: the popular of their segment, then of all."""
+def fallback_ranker(run: Run, items: pa.Table, segments: bool = True) -> Ranker:
+    """Return the ranker of users without usable history: the popular of their segment if asked for, then of all."""
     popular = popularity_ranker(run, items, run.config.topk.fallback)
-    return dataclasses.replace(popular, segments=_segment_orders(run, items))
+    return dataclasses.replace(popular, segments=_segment_orders(run, items)) if segments else popular
 
 
 def with_popularities(run: Run, items: pa.Table, values: DataFrame) -> pa.Table:
@@ -92,12 +92,12 @@ def with_popularities(run: Run, items: pa.Table, values: DataFrame) -> pa.Table:
     return items
 
 
-def model_ranker(run: Run, model: Row) -> Ranker:
-    """Return the ranker of a model of any kind, with the configured popularity behind it."""
+def model_ranker(run: Run, model: Row, segments: bool = True) -> Ranker:
+    """Return the ranker of a model of any kind, with the configured popularity behind it, by segment if asked for."""
     kind, items = model["kind"], items_by_index(run)
     if kind in POPULARITIES:
         return popularity_ranker(run, items, kind)
-    ranker = fallback_ranker(run, items)
+    ranker = fallback_ranker(run, items, segments)
     if kind not in FACTORS | VECTORS:
         own = _baseline(run, model, items)
         return dataclasses.replace(ranker, baseline=own, may=_eligible(items), reasons=run.config.topk.reasons)

@@ -22,6 +22,7 @@ from recsys_spark.stages.shown import show_lists
 from recsys_spark.stages.similar import similar_items
 from recsys_spark.tables import Slice
 from recsys_spark.topk import scorer
+from recsys_spark.topk.ranker import Ranker
 from recsys_spark.transforms.events import text
 
 PARTS = "gold.recommendations_parts"
@@ -179,9 +180,22 @@ def _score_few(run: Run, model: Row, file: str) -> None:
         pairs = pairs.withColumn("event_types", f.lit(None).cast("array<string>"))
     else:
         pairs = run.tables.read_slice("silver.interactions", {"as_of": run.as_of})
-    shipped = scorer.ship(run.spark.sparkContext, model_ranker(run, model))
-    lists = scorer.recommend(histories(run, pairs, users), n_rows, shipped, run.config.topk.k)
+    rows = histories(run, pairs, users)
+    # What is popular in segments takes a pass over all interactions, and few lists need it.
+    lists = _ranked(run, rows, n_rows, model_ranker(run, model, segments=False))
+    if run.tables.exists("silver.users") and any(_filled_up(row) for row in lists):
+        lists = _ranked(run, rows, n_rows, model_ranker(run, model))
     run.counts["users"] = show_lists(run, lists, pairs)
+
+
+def _ranked(run: Run, rows: DataFrame, n_rows: int, ranker: Ranker) -> list[Row]:
+    shipped = scorer.ship(run.spark.sparkContext, ranker)
+    return scorer.recommend(rows, n_rows, shipped, run.config.topk.k).collect()
+
+
+def _filled_up(row: Row) -> bool:
+    """Return whether a list has popular items after those that the model ranked, or nothing else."""
+    return row["source"] == "popular" or any(item["score"] is None for item in row["items"])
 
 
 def main() -> int:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as f
 from rich.table import Table
 
@@ -12,12 +12,12 @@ from recsys_spark.stages.known import names_of
 _HISTORY = 10
 
 
-def show_lists(run: Run, lists: DataFrame, pairs: DataFrame) -> dict[str, list[dict[str, Any]]]:
+def show_lists(run: Run, lists: list[Row], pairs: DataFrame) -> dict[str, list[dict[str, Any]]]:
     """Print each user's list beside the weightiest items of her history; return the lists by user.
 
     lists: user_id, items, source, of a few users; pairs: user_id, item_id, weight, of any.
     """
-    rows = sorted(lists.collect(), key=lambda row: str(row["user_id"]))
+    rows = sorted(lists, key=lambda row: str(row["user_id"]))
     users = [row["user_id"] for row in rows]
     entry = f.struct((-f.col("weight")).alias("weight"), "item_id")
     weighty = (
@@ -55,6 +55,6 @@ def show_someone(run: Run, model_id: str) -> None:
     pairs = run.tables.read_slice("silver.interactions", {"as_of": run.as_of})
     known = pairs.groupBy("user_id").count().where(f.col("count") >= _HISTORY).select("user_id")
     served = lists.where("source NOT IN ('segment', 'popular')").join(known, "user_id", "left_semi")
-    someone = served.orderBy(f.xxhash64("user_id")).limit(1)
-    if not someone.isEmpty():
+    someone = served.orderBy(f.xxhash64("user_id")).limit(1).collect()
+    if someone:
         show_lists(run, someone, pairs)

@@ -179,9 +179,12 @@ def test_event_types_decide_what_is_hidden(spark, tmp_path, job) -> None:
 
 @pytest.mark.slow
 def test_users_of_a_file_get_the_lists_that_the_whole_job_gives_them(spark, shop, job, tmp_path) -> None:
-    """By their stored histories, and by the same histories given; a stranger's list is by what the file says of her."""
+    """By their stored histories, and by the same histories given; a stranger's list is by what the file says of her.
+
+    A newcomer's, of whom only the country is known, is what is popular there.
+    """
     whole = scored(spark, job, shop)
-    stored = write_csv(tmp_path / "users.csv", [("user-3",), ("user-8",)], "user_id")
+    stored = write_csv(tmp_path / "users.csv", [("user-3",), ("user-8",), ("newcomer",)], "user_id")
     pairs = tables(spark, shop).read("silver.interactions").where("user_id = 'user-3'").collect()
     given = write_csv(
         tmp_path / "given.csv",
@@ -190,8 +193,9 @@ def test_users_of_a_file_get_the_lists_that_the_whole_job_gives_them(spark, shop
     )
     by_store = job(shop, "--run-id", "a", *WHEN, "--users", str(stored), stages=("score_topk",))["counts"]["users"]
     by_file = job(shop, "--run-id", "a", *WHEN, "--users", str(given), stages=("score_topk",))["counts"]["users"]
-    assert set(by_store) == {"user-3", "user-8"} and set(by_file) == {"user-3", "stranger"}
-    for user, lists in (("user-3", by_store), ("user-8", by_store), ("user-3", by_file)):
+    assert set(by_store) == {"user-3", "user-8", "newcomer"} and set(by_file) == {"user-3", "stranger"}
+    assert whole["newcomer"]["source"] == "segment"
+    for user, lists in (("user-3", by_store), ("user-8", by_store), ("newcomer", by_store), ("user-3", by_file)):
         assert lists[user] == [item.asDict(recursive=True) for item in whole[user]["items"]]
     assert by_file["stranger"] == by_file["user-3"]
     assert "Product" in job.stderr, "people see names"
