@@ -91,10 +91,9 @@ def mllib(given: argparse.Namespace) -> dict[str, float]:
         SparseVector(given.items, whole.indices[begin:end], whole.data[begin:end].astype(np.float64))
         for begin, end in zip(whole.indptr, whole.indptr[1:], strict=False)
     ]
-    data = spark.sparkContext.parallelize(rows, 2 * (os.cpu_count() or 1)).cache()
-    rows_of = RowMatrix(data, len(rows), given.items)
-    rows_of.numRows()
-    data.count()
+    rows_of = RowMatrix(spark.sparkContext.parallelize(rows, 2 * (os.cpu_count() or 1)), len(rows), given.items)
+    # Kept as the JVM's vectors: what Python's RDD keeps would be unpickled anew for every product.
+    rows_of._java_matrix_wrapper._java_model.rows().cache().count()
     started = time.perf_counter()
     values = np.array(rows_of.computeSVD(given.rank, computeU=False).s)
     return {"seconds": time.perf_counter() - started, **_spectrum(values**2)}
