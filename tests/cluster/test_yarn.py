@@ -147,7 +147,7 @@ def test_the_pipeline_runs_on_yarn_to_the_bytes_of_plain_python(home: Path, yarn
     assert here.returncode == 0, here.stderr[-3000:]
     done = run(home, there, yarn)
     assert done.returncode == 0, done.stderr[-4000:]
-    executors = [log for log in yarn.logs.rglob("stderr") if "CoarseGrainedExecutorBackend" in log.read_text()]
+    executors = [log for log in yarn.logs.rglob("stderr") if "INFO YarnCoarseGrainedExecutorBackend" in log.read_text()]
     assert len(executors) == 2
     assert digest(there / "tables") == digest(plain / "tables")
 
