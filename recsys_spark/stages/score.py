@@ -183,7 +183,7 @@ def _score_few(run: Run, model: Row, file: str) -> None:
     rows = histories(run, pairs, users)
     # What is popular in segments takes a pass over all interactions, and few lists need it.
     lists = _ranked(run, rows, n_rows, model_ranker(run, model, segments=False))
-    if run.tables.exists("silver.users") and any(_filled_up(row) for row in lists):
+    if run.tables.exists("silver.users") and any(_filled_up(row, run.config.topk.k) for row in lists):
         lists = _ranked(run, rows, n_rows, model_ranker(run, model))
     run.counts["users"] = show_lists(run, lists, pairs)
 
@@ -193,9 +193,10 @@ def _ranked(run: Run, rows: DataFrame, n_rows: int, ranker: Ranker) -> list[Row]
     return scorer.recommend(rows, n_rows, shipped, run.config.topk.k).collect()
 
 
-def _filled_up(row: Row) -> bool:
-    """Return whether a list has popular items after those that the model ranked, or nothing else."""
-    return row["source"] == "popular" or any(item["score"] is None for item in row["items"])
+def _filled_up(row: Row, k: int) -> bool:
+    """Return whether a list has popular items after those that the model ranked, or nothing else, or ends early."""
+    items = row["items"]
+    return row["source"] == "popular" or len(items) < k or any(item["score"] is None for item in items)
 
 
 def main() -> int:
