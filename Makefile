@@ -28,8 +28,8 @@ demo: $(INSTALLED)  ## A grocery's year from raw purchases to ranked lists, comp
 test: $(INSTALLED)  ## The fast tests, on real local Spark and Delta, in two processes
 	@$(PYTHON_BIN) -m pytest -n 2 --dist loadfile
 
-test-slow: $(INSTALLED)  ## The tests on real logs (they skip where the logs are absent)
-	@$(PYTHON_BIN) -m pytest -m slow
+test-slow: $(INSTALLED)  ## The tests of whole stories, and on real logs (which skip where the logs are absent)
+	@$(PYTHON_BIN) -m pytest -m slow -n 2 --dist loadfile
 
 test-cluster: $(INSTALLED)  ## The tests that start a standalone cluster on loopback
 	@$(PYTHON_BIN) -m pytest -m cluster

@@ -14,24 +14,24 @@ from recsys_spark.memory import Need
 _GB = 1e9
 _HOUR = 3600
 
-# Ingest and features, an event of a log with one row of twenty to refuse: 43.7 and 152.6 s for 20 million.
-INGEST = 2 * 43.7 / 20e6
-FEATURES = 2 * 152.6 / 20e6
+# Ingest and features, an event of a log with one row of twenty to refuse: 48.6 and 125.5 s for 20 million.
+INGEST = 2 * 48.6 / 20e6
+FEATURES = 2 * 125.5 / 20e6
 # From a table to blocks, an interaction: "preparing", 2.6 s for 5 million.
 BLOCK = 2 * 2.6 / 5e6
-# An epoch, an interaction at rank 128: 2.09 s for 20 million.
-EPOCH_128 = 2 * 2.09 / 20e6
+# An epoch, an interaction at rank 128: 2.13 s for 20 million.
+EPOCH_128 = 2 * 2.13 / 20e6
 # What an epoch moves, a byte, made, sent, received and added up: the skewed log's 20 million × 525 ns, less its
 # arithmetic at rank 16, for 1.94 GB.
 MOVE = (2 * 20e6 * 525e-9 - 20e6 * EPOCH_128 * 16 / 128) / 1.94e9
-# Reading histories and writing lists, an interaction: 6.7 s for 5 million, all of a scoring job.
-LISTS = 2 * 6.7 / 5e6
-# Folding in, an interaction at rank 64: 775,000 users a second with 5 million among 60,000.
-FOLD_64 = 2 / 775_000 / (5e6 / 60_000)
-# Ranking, a user and item at rank 64, where norms rule out 85 % of the scores: 0.11 s for 60,000 × 10,000.
-RANK_64 = 2 * 0.11 / (60_000 * 10_000)
-# The same where they rule out nothing: 2.2 times the bare product's 0.19 s.
-RANK_64_WORST = 2 * 2.2 * 0.19 / (60_000 * 10_000)
+# Reading histories and writing lists, an interaction: 5.5 s for 5 million, all of a scoring job.
+LISTS = 2 * 5.5 / 5e6
+# Folding in, an interaction at rank 64: 280,000 users a second, the fewest seen, with 5 million among 60,000.
+FOLD_64 = 2 / 280_000 / (5e6 / 60_000)
+# Ranking, a user and item at rank 64, where norms rule out 83 % of the scores: 0.18 s for 60,000 × 10,000.
+RANK_64 = 2 * 0.18 / (60_000 * 10_000)
+# The same where they rule out nothing: 1.7 times the bare product's 0.45 s.
+RANK_64_WORST = 2 * 1.7 * 0.45 / (60_000 * 10_000)
 # Comparing models, a judged user: docs/evaluation.md.
 JUDGE = 20e-6
 # What the driver does between passes by one thread, a byte of the moving side's array: assumed, not measured.

@@ -21,10 +21,9 @@ from recsys_spark.als.trainer import rows_solve
 from recsys_spark.runs import Run
 from recsys_spark.stages.windows import epochs_on, past_parts, window_on
 from recsys_spark.topk.folds import AlsFold
-from recsys_spark.topk.kernels import catalog, top_k
 from recsys_spark.topk.prior import Prior
 from recsys_spark.transforms import interactions
-from recsys_spark.tuning.judge import Ready, ndcg, popular_lists, ready
+from recsys_spark.tuning.judge import Ready, listed, ndcg, ready
 from recsys_spark.tuning.window import Window
 
 Floats = NDArray[np.float32]
@@ -69,15 +68,6 @@ def by_segment(run: Run, known: DataFrame, future: DataFrame, moment: object) ->
     return numbers, np.stack(columns, axis=1)
 
 
-def lists_of(given: Ready, users: Floats, items: Floats, popularity: Floats) -> Doubles:
-    """Return users' NDCG of the lists by factors; who has no history is listed what is popular."""
-    ranked = catalog(items, given.sample.eligible[given.items])
-    places, _ = top_k(users, ranked, K, given.hidden_offsets, given.hidden)
-    lists = np.where(places >= 0, given.items[places], -1).astype(np.int32)
-    lists[~given.served] = popular_lists(given.sample, popularity, K)[~given.served]
-    return ndcg(given.sample, lists)
-
-
 def variants(
     run: Run, window: Window, segments: tuple[NDArray[np.int64], Floats] | None
 ) -> Iterator[tuple[str, Doubles]]:
@@ -95,16 +85,20 @@ def variants(
     base = prior.with_users(
         fold.user_factors(given.offsets, given.columns, given.weights), np.diff(given.offsets).astype(np.int64)
     )
-    yield "one for all", lists_of(given, base, wide, popularity)
+
+    def value(users: Floats, items: Floats) -> Doubles:
+        return ndcg(given.sample, listed(given, users, items, popularity, 0.0, K))
+
+    yield "one for all", value(base, wide)
     for times in TIMES:
         users = base.copy()
         users[:, -1] *= times
-        yield f"one for all, {times:g}β", lists_of(given, users, wide, popularity)
+        yield f"one for all, {times:g}β", value(users, wide)
     z = trend(given, popularity)
     for c in TRENDS:
         users = base.copy()
         users[:, -1] *= np.maximum(0, 1 + c * z).astype(np.float32)
-        yield f"by user, c = {c:+.2f}", lists_of(given, users, wide, popularity)
+        yield f"by user, c = {c:+.2f}", value(users, wide)
     if segments is None:
         return
     numbers, by = segments
@@ -116,7 +110,7 @@ def variants(
         users = np.column_stack([base, own])
         users[has, base.shape[1] - 1] *= 1 - less
         name = f"by segment, β − {less:g}β, β_s = {share:g}β"
-        yield name, lists_of(given, users, np.column_stack([wide, more]), popularity)
+        yield name, value(users, np.column_stack([wide, more]))
 
 
 def measure(run: Run) -> None:

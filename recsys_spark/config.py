@@ -558,6 +558,8 @@ class Gate(_Section):
 
     primary: Metric = "ndcg"
     """The metric that a challenger must be better on."""
+    least_gain: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the champion's mean that it must gain at least, shown with that confidence."""
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
     """Confidence of intervals; what it leaves to 1 is the level of tests."""
     guards: dict[Metric, Annotated[float, Field(ge=0, lt=1)]] = {"recall": 0.05}

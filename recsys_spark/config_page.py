@@ -23,22 +23,25 @@ def reference() -> str:
         "| key | default | kind | meaning |",
         "|---|---|---|---|",
     ]
-    return "\n".join([*lines, *_rows(Config, "")]) + "\n"
+    return "\n".join([*lines, *_rows(Config, "", "")]) + "\n"
 
 
 _KINDS = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true or false"}
 _BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
 
 
-def _rows(model: type[BaseModel], prefix: str) -> list[str]:
+def _rows(model: type[BaseModel], prefix: str, optional: str) -> list[str]:
+    """Return a row a key; optional: the section around them that may be left out, if there is one."""
     rows = []
     for name, field in model.model_fields.items():
         section = [kind for kind in (field.annotation, *get_args(field.annotation)) if _is_section(kind)]
         if section:
-            rows += _rows(section[0], f"{prefix}{name}.")
+            may_be_none = type(None) in get_args(field.annotation)
+            rows += _rows(section[0], f"{prefix}{name}.", f"{prefix}{name}" if may_be_none else optional)
             continue
         schema = model.model_json_schema()["properties"][name]
-        default = "(required)" if field.is_required() else json.dumps(schema.get("default"), ensure_ascii=False)
+        required = f"(required if there is `{optional}`)" if optional else "(required)"
+        default = required if field.is_required() else json.dumps(schema.get("default"), ensure_ascii=False)
         meaning = " ".join((field.description or "").split())
         rows.append(f"| `{prefix}{name}` | {default} | {_kind(schema)} | {meaning} |")
     return rows

@@ -59,7 +59,11 @@ _MEANINGS: tuple[tuple[str, type[JobError], str], ...] = (
         DependencyError,
         f"storage cannot be reached: look at the network, then {_AGAIN}",
     ),
-    ("DELTA_CONCURRENT|ConcurrentModificationException", TryAgainError, f"another writer came first: {_AGAIN}"),
+    (
+        "DELTA_METADATA_CHANGED|DELTA_CONCURRENT|ConcurrentModificationException",
+        TryAgainError,
+        f"another writer came first: {_AGAIN}",
+    ),
 )
 
 

@@ -264,5 +264,7 @@ SCHEMAS: dict[str, t.StructType] = {
         champion=t.StringType(),
         comparison_id=t.StringType(),
         reasons=t.ArrayType(t.StringType()),
+        ranking=t.StringType(),
+        gate=t.StringType(),
     ),
 }

@@ -19,7 +19,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as f
 from pyspark.sql import types as t
 
-from recsys_spark.errors import ConfigError, DataError, TryAgainError
+from recsys_spark.errors import ConfigError, DataError, DependencyError, TryAgainError
 from recsys_spark.schemas import BRONZE_COLUMNS, MODIFIED_AT, PART, SCHEMAS, SOURCE_FILE
 from recsys_spark.session import described
 
@@ -90,6 +90,10 @@ class Tables:
             self.seen[name] = self._loaded_version(name) if version is None else version
         return frame
 
+    def read_again(self, name: str) -> DataFrame:
+        """Read a table as it stood when it was first read, so that what is joined with what was read then fits it."""
+        return self.read(name, self.seen.get(name))
+
     def read_slice(self, name: str, where: Slice, version: int | None = None) -> DataFrame:
         """Read the rows of a table in which every column of `where` has its value (None is null)."""
         return self.read(name, version).where(_predicate(where))
@@ -107,7 +111,7 @@ class Tables:
         found = []
         for row in self._history(name):
             note = json.loads(row["userMetadata"]) if row["userMetadata"] else {}
-            if wanted.items() <= note.get("slice", {}).items():
+            if "slice" in note and wanted.items() <= note["slice"].items():
                 found.append(Commit(int(row["version"]), note))
         return found
 
@@ -183,8 +187,8 @@ class Tables:
         if any(set(" ,;{}()\n\t=") & set(name) for name in frame.columns):
             writer = writer.option("delta.columnMapping.mode", "name")
         if changed:
-            with_new = [row[0] for row in frame.select(SOURCE_FILE).distinct().collect()]
-            condition = " OR ".join(_equals(SOURCE_FILE, file) for file in with_new)
+            with_new = {row[0] for row in frame.select(SOURCE_FILE).distinct().collect()}
+            condition = " OR ".join(_equals(SOURCE_FILE, file) for file in sorted(with_new | set(changed)))
             writer = writer.mode("overwrite").option("replaceWhere", condition)
         else:
             writer = writer.mode("append")
@@ -214,6 +218,7 @@ class Tables:
                 .write.format("delta")
                 .mode("append")
                 .option("userMetadata", json.dumps({"commit": token}))
+                .option("mergeSchema", "true")
                 .option("txnAppId", "extend")
                 .option("txnVersion", version + 1)
             )
@@ -286,7 +291,10 @@ class Tables:
         return f"{self.root.rstrip('/')}/{place}"
 
     def check_root(self) -> None:
-        """Raise ConfigError unless the root, or the nearest folder above it that is there, can be written."""
+        """Raise ConfigError unless the root, or the nearest folder above it that is there, can be written.
+
+        DependencyError where its storage does not answer.
+        """
         hadoop = self.spark.sparkContext._jsc.hadoopConfiguration()
         paths = self.spark.sparkContext._jvm.org.apache.hadoop.fs.Path  # type: ignore[union-attr]
         try:
@@ -300,6 +308,8 @@ class Tables:
             system.delete(probe, False)
         except Exception as error:
             reason = str(getattr(error, "java_exception", error)).splitlines()[0]
+            if re.search("UnknownHost|NoRouteToHost|ConnectException|ConnectTimeout|SocketTimeout", str(error)):
+                raise DependencyError(f"storage.root: {self.root}: cannot be reached ({reason}); try again") from error
             raise ConfigError(f"storage.root: {self.root}: cannot be written ({reason}); name one that can") from error
 
     def _check_there(self, name: str) -> None:
@@ -389,5 +399,5 @@ def _is_conflict(error: Exception) -> bool:
     """Whether an error is Delta's word that another transaction was first."""
     # Two that make a table at once meet as a change of its protocol.
     return "Concurrent" in type(error).__name__ or bool(
-        re.search("DELTA_CONCURRENT|DELTA_PROTOCOL_CHANGED", str(error))
+        re.search("DELTA_CONCURRENT|DELTA_PROTOCOL_CHANGED|DELTA_METADATA_CHANGED", str(error))
     )

@@ -20,7 +20,8 @@ class Effect:
 
     users: those with this metric under both. champion, challenger: means over them; difference: the latter less the
     former, with an interval from low to high. p: two-sided, that it is nothing; p_adjusted: by Holm. detectable: the
-    least difference that these users would have shown, with the wanted power.
+    least difference that these users would have shown, with the wanted power: by p, and on a segment by p_adjusted,
+    where it is the first of its family to be shown.
     """
 
     metric: str
@@ -76,9 +77,12 @@ def effects(
     families: dict[str | None, list[int]] = {}
     for at, effect in enumerate(found):
         families.setdefault(None if effect.segment == ALL else effect.metric, []).append(at)
-    for members in families.values():
+    for family, members in families.items():
+        # On segments the gate looks at adjusted p-values: of m, the first to be shown has to be below level / m.
+        own = confidence if family is None else 1 - (1 - confidence) / len(members)
+        more = detectable(1, own, power) / detectable(1, confidence, power)
         for at, p in zip(members, holm([found[at].p for at in members]), strict=True):
-            found[at] = replace(found[at], p_adjusted=p)
+            found[at] = replace(found[at], p_adjusted=p, detectable=more * found[at].detectable)
     return found
 
 

@@ -29,7 +29,8 @@ def per_user(
 
     lists:    user_id string, items array<struct<item_id string, score float>> in rank order; at most one row
               a user.
-    relevant: user_id string, item_id string: the wanted pairs, each once.
+    relevant: user_id string, item_id string: the wanted pairs, each once; and, where some are not in the catalogue,
+              known boolean: whether it is.
     n_items:  size of the catalogue that the lists were drawn from; without it there is no auc.
     Returns   user_id, relevant int (the user's number of wanted items), metrics map<string, double> with
               `name@k` for each of the names below and each of ks.
@@ -43,7 +44,8 @@ def per_user(
       Hoffman and Jebara, "Variational Autoencoders for Collaborative Filtering", WWW 2018
     - precision@k = h / k, also where the list is shorter than k: Manning, Raghavan and Schütze, section 8.4
     - ndcg@k = Σ_hits 1/log2(1 + position) / Σ_{position = 1..m} 1/log2(1 + position): binary gains,
-      Järvelin and Kekäläinen, "Cumulated gain-based evaluation of IR techniques", TOIS 2002
+      Järvelin and Kekäläinen, "Cumulated gain-based evaluation of IR techniques", TOIS 2002, with the discount of
+      Burges et al., "Learning to Rank using Gradient Descent", ICML 2005
     - map@k = Σ_hits (hits up to this position / position) / m: average precision, Manning, Raghavan and
       Schütze, section 8.4, cut at k; theirs divides by r
     - mrr@k = 1 / position of the first hit, or 0 without one: Voorhees, "The TREC-8 Question Answering Track
@@ -52,9 +54,10 @@ def per_user(
     - auc@k = the share of pairs of a wanted item and another of the catalogue that are in the right order, where all
       that stands beyond the list's first k is taken to be in random order: limited area under the curve, Schröder,
       Thiele and Lehner, "Setting Goals and Choosing Metrics for Recommender System Evaluations", UCERSTI 2011. With
-      o = max(n_items − r, misses up to k) others, (Σ_hits (o − misses above) + (r − h)·(o − misses up to k)/2) / (r·o),
-      and ½ where o = 0. Were the lists as long as the catalogue, it would be the area under the ROC curve itself
-      (Hanley and McNeil, Radiology 1982). Items that the user cannot be shown count among the others.
+      o = max(items of the catalogue that are not wanted, misses up to k) others, it is
+      (Σ_hits (o − misses above) + (r − h)·(o − misses up to k)/2) / (r·o), and ½ where o = 0. Were the lists as long
+      as the catalogue, it would be the area under the ROC curve itself (Hanley and McNeil, Radiology 1982). Items that
+      the user cannot be shown count among the others; wanted items that are not in the catalogue are tied behind it.
 
     Every user of `relevant` is in the result: one without a list, or with an empty one, has 0 everywhere, and an auc
     of ½. Users who only have a list are not. Raises ValueError where ks is empty or has one below 1, or where
@@ -75,7 +78,7 @@ def per_user(
     hits = (f.filter("positions", _at_most(k)).alias(f"hits_{k}") for k in ks)
     return (
         _positions(lists, relevant, depth=ks[-1])
-        .select(USER_ID, "relevant", "listed", *hits)
+        .select(USER_ID, "relevant", "known", "listed", *hits)
         .select(USER_ID, "relevant", f.create_map(*metrics).alias("metrics"))
     )
 
@@ -127,7 +130,7 @@ def first_items(depth: int) -> Column:
 def _positions(lists: DataFrame, relevant: DataFrame, depth: int) -> DataFrame:
     """Return user_id, relevant int, listed int, positions array<int>: where wanted items stand within depth, ascending.
 
-    listed: how many items of the list are within depth.
+    listed: how many items of the list are within depth; known: how many wanted items are in the catalogue.
 
     Each wanted item is looked up in its user's list while the two are joined: the list is never exploded, and
     only positions are grouped. Both sides are shuffled once, by user.
@@ -135,13 +138,15 @@ def _positions(lists: DataFrame, relevant: DataFrame, depth: int) -> DataFrame:
     listed = lists.select(USER_ID, first_items(depth).alias("listed"))
     position = f.array_position("listed", f.col(ITEM_ID)).cast("int")
     found = f.when(f.col("position") > 0, f.col("position"))
+    known = f.col("known") if "known" in relevant.columns else f.lit(True)
     return (
-        relevant.select(USER_ID, ITEM_ID)
+        relevant.select(USER_ID, ITEM_ID, known.alias("known"))
         .join(listed, on=USER_ID, how="left")
-        .select(USER_ID, position.alias("position"), f.size("listed").alias("size"))
+        .select(USER_ID, "known", position.alias("position"), f.size("listed").alias("size"))
         .groupBy(USER_ID)
         .agg(
             f.count("*").cast("int").alias("relevant"),
+            f.count_if("known").alias("known"),
             f.greatest(f.max("size"), f.lit(0)).alias("listed"),
             f.sort_array(f.collect_list(found)).alias("positions"),
         )
@@ -151,7 +156,7 @@ def _positions(lists: DataFrame, relevant: DataFrame, depth: int) -> DataFrame:
 def _metrics(
     k: int, discounts: Column, ideal: Column, recall_divides_by: str, n_items: int | None
 ) -> dict[str, Column]:
-    """Return the metrics at k by name, of columns relevant, listed and hits_k (positions of hits up to k, ascending).
+    """Return the metrics at k by name, of columns relevant, known, listed and hits_k: positions of hits, ascending.
 
     discounts, ideal: array<double> by position, of 1/log2(1 + position) and of its sums up to the position.
     """
@@ -176,7 +181,7 @@ def _auc(k: int, hits: Column, n_items: int) -> Column:
     relevant = f.col("relevant").cast("bigint")
     n_hits = f.size(hits)
     misses = f.least(f.lit(k), f.col("listed")) - n_hits
-    others = f.greatest(f.lit(n_items) - relevant, misses.cast("bigint"))
+    others = f.greatest(f.lit(n_items) - f.col("known"), misses.cast("bigint"))
     below = f.transform(hits, lambda position, before: others - (position - 1 - before))
     twice = 2 * f.aggregate(below, f.lit(0).cast("bigint"), lambda total, n: total + n)
     twice = twice + (relevant - n_hits) * (others - misses)

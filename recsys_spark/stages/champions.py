@@ -2,19 +2,22 @@
 
 import dataclasses
 import datetime as dt
+import json
 from typing import Any
 
 from pyspark.sql import DataFrame, Row
+from pyspark.sql import functions as f
 
 from recsys_spark.config import Config
 from recsys_spark.errors import DataError, TryAgainError
 from recsys_spark.runs import Run
 from recsys_spark.schemas import SCHEMAS
+from recsys_spark.stages.known import WEIGHTS
 
 TABLE = "gold.champion"
 
 # What of `topk` says how a model ranks, and is judged with it; the rest are rules of who is shown what.
-_RANKING = ("prior", "popularity_exponent", "spectral", "repeat_weight", "repeat_prior")
+RANKING = ("prior", "popularity_exponent", "spectral", "repeat_weight", "repeat_prior")
 
 
 def decisions(run: Run) -> list[Row]:
@@ -33,11 +36,23 @@ def champion_of(run: Run) -> str | None:
     return rows[-1]["champion"] if rows else None
 
 
-def as_promoted(run: Run, champion: Row) -> Run:
-    """Return the run with the champion's own settings of how it ranks, as it was judged when it was promoted."""
-    own = Config.model_validate_json(champion["config"]).topk
-    topk = run.config.topk.model_copy(update={name: getattr(own, name) for name in _RANKING})
-    return dataclasses.replace(run, config=run.config.model_copy(update={"topk": topk}))
+def as_promoted(run: Run, model: Row) -> Run:
+    """Return the run with a model's own settings of how it ranks and of what weighs what.
+
+    How it ranks is that of the lists that it was promoted for, if it was; else that of its training.
+    """
+    own = json.loads(model["config"])
+    own["topk"] |= _ranking(run, model["model_id"])
+    known = Config.model_validate_json(json.dumps(own))
+    topk = run.config.topk.model_copy(update={name: getattr(known.topk, name) for name in RANKING})
+    features = run.config.features.model_copy(update={name: getattr(known.features, name) for name in WEIGHTS})
+    return dataclasses.replace(run, config=run.config.model_copy(update={"topk": topk, "features": features}))
+
+
+def _ranking(run: Run, model_id: str) -> dict[str, Any]:
+    """Return RANKING of the lists that a model was promoted for; nothing where it never was."""
+    promoted = [row for row in decisions(run) if row["promoted"] and row["challenger"] == model_id]
+    return dict(json.loads(promoted[-1]["ranking"])) if promoted and promoted[-1]["ranking"] else {}
 
 
 def record(run: Run, before: str | None, decision: dict[str, Any]) -> Row:
@@ -87,6 +102,8 @@ def roll_back(run: Run) -> None:
         "champion": held[-2],
         "comparison_id": None,
         "reasons": [words],
+        "ranking": None,
+        "gate": None,
     }
     record(run, held[-1], undone)
     run.say(words)
@@ -110,4 +127,8 @@ def standing(rows: list[Row]) -> list[str]:
 
 
 def _in_order(table: DataFrame) -> list[Row]:
+    """Return all decisions, oldest first; those of before a column was there have null in it."""
+    for name in SCHEMAS[TABLE].names:
+        if name not in table.columns:
+            table = table.withColumn(name, f.lit(None))
     return sorted(table.collect(), key=lambda row: row["number"])

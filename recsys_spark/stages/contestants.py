@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as f
 
-from recsys_spark.errors import DataError
+from recsys_spark.errors import ConfigError, DataError
 from recsys_spark.evaluation.gate import less_is_better
 from recsys_spark.runs import Run
 from recsys_spark.stages import champions
 from recsys_spark.stages.events import parsed_events
+from recsys_spark.stages.known import interactions_commit
 from recsys_spark.stages.models import model_of
-from recsys_spark.stages.promote import Contest, check_past, rules_of
+from recsys_spark.stages.promote import Contest, check_past, gate_of, rules_of
 from recsys_spark.stages.rankers import (
     POPULARITIES,
     fallback_ranker,
@@ -32,11 +33,15 @@ CHAMPION = "champion"
 def reigning(run: Run, model: Row) -> str | None:
     """Return the champion that a model is to be compared with.
 
-    None where there is none. A run that decided already compares with the champion of that time.
+    None where there is none. A run that decided already compares the same two again, by the same rules.
     """
     made = champions.decision_of(run)
     if made is not None and made["action"] != "promote":
         raise DataError(f"--promote: run {run.run_id} is a {made['action']} already; give another --run-id")
+    if made is not None and made["challenger"] != model["model_id"]:
+        raise ConfigError(f"--run-id {run.run_id}: it decided about {made['challenger']}; give another --run-id")
+    if made is not None and made["gate"] not in (None, gate_of(run.config)):
+        raise ConfigError(f"--run-id {run.run_id}: it decided by gate: {made['gate']}; give another --run-id")
     champion = made["champion_before"] if made else champions.champion_of(run)
     if champion == model["model_id"]:
         raise DataError(f"--promote: model {champion} is the champion already; train another one")
@@ -65,10 +70,10 @@ def rivals(run: Run, model: Row, champion: str | None) -> dict[str, str]:
     return found
 
 
-def contest(run: Run, name: str, challenger: str, champion: str | None) -> Contest:
+def contest(run: Run, name: str, challenger: str, champion: str | None, deciding: bool) -> Contest:
     """Say with whom the gate compares: with the champion, else with the baseline that is best on the primary metric.
 
-    The best was chosen by the users that are to judge, so a decision has to look at the other baselines as well.
+    The best was chosen by the users that are to judge, so in deciding the other baselines are looked at as well.
     """
     if champion is not None:
         return Contest(name, challenger, CHAMPION, champion, champion)
@@ -78,7 +83,7 @@ def contest(run: Run, name: str, challenger: str, champion: str | None) -> Conte
         (-sign * values.get(primary, 0.0), other) for other, values in run.metrics.items() if other != name
     )
     best, *others = (other for _, other in ordered)
-    return Contest(name, challenger, best, best, None, tuple(others) if run.options.get("promote") else ())
+    return Contest(name, challenger, best, best, None, tuple(others) if deciding else ())
 
 
 def all_lists(run: Run, past: DataFrame, relevant: DataFrame, models: Mapping[str, str]) -> dict[str, DataFrame]:
@@ -93,7 +98,7 @@ def all_lists(run: Run, past: DataFrame, relevant: DataFrame, models: Mapping[st
     items, context = items_by_index(run), run.spark.sparkContext
     lists, popular = {}, scorer.ship(context, fallback_ranker(run, items))
     for of, model_id in models.items():
-        every = run.tables.read_slice("gold.recommendations", {"model_id": model_id, "as_of": run.as_of})
+        every = _lists_of(run, model_id)
         known = every.join(users, "user_id", "left_semi")
         new = users.join(known, "user_id", "left_anti")
         fallback = scorer.recommend(histories(run, past, new), n_rows, popular, k)
@@ -105,6 +110,17 @@ def all_lists(run: Run, past: DataFrame, relevant: DataFrame, models: Mapping[st
         shipped = scorer.ship(context, popularity_ranker(run, items, popularity))
         lists[popularity] = scorer.recommend(rows, n_rows, shipped, k)
     return {of: ranked.select("user_id", "items", "source").persist() for of, ranked in lists.items()}
+
+
+def _lists_of(run: Run, model_id: str) -> DataFrame:
+    """Read the lists of a model; raise DataError where there are none, or none of these histories."""
+    where = {"model_id": model_id, "as_of": run.as_of}
+    made, mend = run.tables.find("gold.recommendations", where), f"run score_topk --model {model_id} first"
+    if made is None:
+        raise DataError(f"gold.recommendations: no lists of model {model_id} as of {run.as_of}; {mend}")
+    if made.note["from"]["silver.interactions"] != interactions_commit(run).version:
+        raise DataError(f"gold.recommendations: features were built again since the lists of {model_id}; {mend}")
+    return run.tables.read_slice("gold.recommendations", where, made.version)
 
 
 def decayed(run: Run, half_life: dt.timedelta) -> DataFrame:

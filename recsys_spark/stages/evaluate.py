@@ -53,7 +53,9 @@ def evaluate(run: Run) -> None:
     settings = run.config.evaluation
     model = model_of(run)
     check_past(run, model)
-    champion = reigning(run, model) if run.options.get("promote") else None
+    # A run that decided does not compare anything else later: its comparison is what the decision rests on.
+    deciding = bool(run.options.get("promote")) or champions.decision_of(run) is not None
+    champion = reigning(run, model) if deciding else None
     past = run.tables.read_slice("silver.interactions", {"as_of": run.as_of})
     relevant = wanted(run, past).persist(StorageLevel.MEMORY_AND_DISK)
     n_users = relevant.select("user_id").distinct().count()
@@ -94,10 +96,10 @@ def evaluate(run: Run) -> None:
     run.outputs["gold.metrics"] = commit.version
     run.counts["evaluated_users"] = n_users
     run.console.print(comparison(run, n_users))
-    if run.options.get("promote") or settings.report:
-        against = contest(run, name, model["model_id"], champion)
+    if deciding or settings.report:
+        against = contest(run, name, model["model_id"], champion, deciding)
         effects, others = compare(run, written, against)
-        made = promote(run, effects, others, against) if run.options.get("promote") else None
+        made = promote(run, effects, others, against) if deciding else None
         if settings.report:
             found = Evaluated(model, against, effects, others, made, lists[name], past, relevant, items, counts)
             write_report(run, found)
@@ -150,11 +152,17 @@ def catalogue(run: Run, past: DataFrame) -> Catalogue:
 
 
 def wanted(run: Run, past: DataFrame) -> DataFrame:
-    """Return the distinct (user_id, item_id) to be found: of the horizon, of the chosen events, new to the user."""
+    """Return the distinct (user_id, item_id, known) to be found: of the horizon, of the chosen events, new to the user.
+
+    known: whether the item is in the catalogue, that is, had an event before as_of.
+    """
     parsed, _ = parsed_events(run)
     settings = run.config.evaluation
     _, future = splits.split(events.valid(parsed), run.as_of, settings.horizon, run.config.holdout)
-    return interactions.wanted(future, past, run.config.features, settings)
+    pairs = interactions.wanted(future, past, run.config.features, settings)
+    items = run.tables.read_slice("gold.item_features", {"as_of": run.as_of})
+    known = items.select("item_id", f.lit(True).alias("known"))
+    return pairs.join(f.broadcast(known), "item_id", "left").fillna(False, ["known"])
 
 
 def comparison(run: Run, n_users: int) -> Table:

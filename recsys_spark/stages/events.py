@@ -14,20 +14,23 @@ from recsys_spark.schemas import SOURCE_FILE
 from recsys_spark.transforms import events, limits
 
 
-def parsed_events(run: Run) -> tuple[DataFrame, int]:
-    """Return bronze.events parsed and judged by the configuration, and the table's version that was read."""
-    typed, version, _ = typed_events(run)
+def parsed_events(run: Run, version: int | None = None) -> tuple[DataFrame, int]:
+    """Return bronze.events parsed and judged by the configuration, and the table's version that was read.
+
+    version: to read; without it the newest, or that of source.ingested_before.
+    """
+    typed, version, _ = typed_events(run, version)
     return limits.judge(typed, run.config.source, run.as_of), version
 
 
-def typed_events(run: Run) -> tuple[DataFrame, int, int]:
+def typed_events(run: Run, version: int | None = None) -> tuple[DataFrame, int, int]:
     """Return bronze.events judged by the rules that look at one row, the version that was read, and its rows.
 
     Only files that the configuration's paths name count: bronze keeps what else was ever ingested.
     """
     config = run.config
-    version, moment = None, config.source.ingested_before
-    if run.tables.exists("bronze.events"):
+    moment = config.source.ingested_before
+    if version is None and run.tables.exists("bronze.events"):
         version = run.tables.version("bronze.events") if moment is None else run.tables.ingested_before(moment)
     raw = run.tables.read("bronze.events", version)
     paths = config.source.path + ((config.holdout.path or ()) if config.holdout else ())

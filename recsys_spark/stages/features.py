@@ -20,8 +20,10 @@ from recsys_spark.stages.events import number_and_end, typed_events
 from recsys_spark.tables import Commit
 from recsys_spark.transforms import events, ids, interactions, kcore, limits, splits
 
-SLICES = ("silver.interactions", "gold.user_features", "gold.item_features", "gold.profile")
+# In the order in which they are written: where silver.interactions is, all else is.
+SLICES = ("gold.user_features", "gold.item_features", "gold.profile", "silver.interactions")
 DICTIONARIES = {"gold.user_ids": ("user_id", "user_index"), "gold.item_ids": ("item_id", "item_index")}
+_ROWS_BY_USER = 200_000_000
 OPTIONS: dict[str, Option] = {
     "--anew": {"action": "store_true", "help": "build the slices even where they are built already"},
 }
@@ -36,18 +38,23 @@ def build_features(run: Run) -> None:
     dated = run.as_of is not None
     typed, bronze, n_rows = typed_events(run)
     timed = run.config.source.columns.time is not None
-    if timed and run.as_of is None and (run.tables.exists(SLICES[0]) or run.config.source.heavy_users):
+    if timed and run.as_of is None and (run.tables.exists(SLICES[-1]) or run.config.source.heavy_users):
         _, run.as_of = number_and_end(events.valid(typed))  # there may be nothing to do; or it says which rows are good
+    given = {name: getattr(run.config, name) for name in ("items", "users", "friends")}
     note = {
-        "from": {"bronze.events": bronze, "files": known.delivered(run), **_settings(run.config)},
+        "from": {"bronze.events": bronze, "files": known.delivered(run, given), **_settings(run.config)},
         "run_id": run.run_id,
         "built_at": dt.datetime.now(dt.UTC).isoformat(),
     }
     if not run.options.get("anew") and _is_built(run, note, dated):
         return
     parsed = limits.judge(typed, run.config.source, run.as_of)
-    # One pass over the log, and one shuffle: what is grouped by user, or by user and item, needs no other.
-    rows = events.told_apart(parsed, run.run_id).repartition("user_id").persist(StorageLevel.MEMORY_AND_DISK)
+    # One pass over the log, and one shuffle: what is grouped by user, or by user and item, needs no other. In a large
+    # log the rows of a guest's or a robot's id would be too many for one task: there groups are summed, then shuffled.
+    rows = events.told_apart(parsed, run.run_id)
+    if n_rows <= _ROWS_BY_USER:
+        rows = rows.repartition("user_id")
+    rows = rows.persist(StorageLevel.MEMORY_AND_DISK)
     good = rows.where("refused IS NULL").drop("refused")
     n_kept, after_last = number_and_end(good)
     run.as_of = run.as_of or after_last
@@ -67,13 +74,13 @@ def build_features(run: Run) -> None:
     moment = known.moment_of(run, past)
     where = {"as_of": run.as_of}
     slices: dict[str, Callable[[], DataFrame]] = {
-        "silver.interactions": lambda: known.interactions(run, marked),
         "gold.user_features": lambda: known.user_features(run, past, pairs, moment),
         "gold.item_features": lambda: known.item_features(run, past, counted, moment),
         "gold.profile": lambda: known.data_profile(run, past, marked, counted),
+        "silver.interactions": lambda: known.interactions(run, marked),
     }
-    for name, frame in slices.items():
-        run.outputs[name] = run.tables.write_slice(name, frame(), where, note, ("as_of",)).version
+    for name in SLICES:
+        run.outputs[name] = run.tables.write_slice(name, slices[name](), where, note, ("as_of",)).version
     for cached in (counted, marked, pairs, rows):
         cached.unpersist()
     run.say(f"features: {n_pairs:,} pairs of user and item" + (f" as of {run.as_of}" if run.as_of else ""))
@@ -177,19 +184,21 @@ def with_core(run: Run, pairs: DataFrame, n_pairs: int) -> DataFrame:
     columns = np.arange(items.count(), dtype=np.int32)
     blocks = store.build(histories, columns, store.n_blocks(n_pairs, als.block_interactions, als.min_blocks))
     kept = kcore.core_columns(blocks, k, rounds)
-    core_users = (
-        kcore.core_rows(blocks, kept, k).join(users, f.col("row") == f.col("user_index"), "inner").select("user_id")
-    )
     kept_items = run.spark.createDataFrame([(int(i),) for i in np.flatnonzero(kept)], "item_index int")
     core_items = items.join(f.broadcast(kept_items), "item_index", "left_semi").select("item_id")
-    marked = (
-        pairs.join(core_users.withColumn("_user", f.lit(True)), "user_id", "left")
-        .join(f.broadcast(core_items.withColumn("_item", f.lit(True))), "item_id", "left")
-        .withColumn("core", trained & f.coalesce(f.col("_user") & f.col("_item"), f.lit(False)))
-        .drop("_user", "_item")
-        .persist(StorageLevel.MEMORY_AND_DISK)
-    )
-    left = marked.where("core").count()
+
+    def counted() -> tuple[DataFrame, int]:
+        core_users = kcore.core_rows(blocks, kept, k).join(users, f.col("row") == f.col("user_index")).select("user_id")
+        marked = (
+            pairs.join(core_users.withColumn("_user", f.lit(True)), "user_id", "left")
+            .join(f.broadcast(core_items.withColumn("_item", f.lit(True))), "item_id", "left")
+            .withColumn("core", trained & f.coalesce(f.col("_user") & f.col("_item"), f.lit(False)))
+            .drop("_user", "_item")
+            .persist(StorageLevel.MEMORY_AND_DISK)
+        )
+        return marked, marked.where("core").count()
+
+    marked, left = blocks.repeat(counted)
     blocks.close()
     run.say(f"{k}-core: {left:,} of {n_pairs:,} pairs")
     if left == 0:

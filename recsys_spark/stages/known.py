@@ -2,18 +2,25 @@
 
 import datetime as dt
 import hashlib
+from collections.abc import Mapping
 
+from pyspark import StorageLevel
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as f
 
 from recsys_spark import files
+from recsys_spark.config import Files
 from recsys_spark.errors import DataError
 from recsys_spark.runs import Run
-from recsys_spark.stages.events import read_files
+from recsys_spark.stages.events import parsed_events, read_files
 from recsys_spark.tables import Commit
-from recsys_spark.transforms import attributes, features, profile
+from recsys_spark.transforms import attributes, events, features, profile, splits
+from recsys_spark.transforms import interactions as transforms
 from recsys_spark.transforms.features import Moment
-from recsys_spark.transforms.interactions import with_event_types
+
+# What of `features` weighs pairs and says what is popular: a model ranks by the weights that it learned from.
+WEIGHTS = ("events", "hides", "value", "value_cap", "value_threshold", "negative", "half_life", "transform",
+           "popularity_half_life")  # fmt: skip
 
 PLACES = {"silver.items": "items", "silver.users": "users"}
 
@@ -33,6 +40,29 @@ def interactions_commit(run: Run) -> Commit:
     return commit
 
 
+def weights_of(run: Run) -> dict[str, object]:
+    """Return WEIGHTS of the run's configuration, as a commit's note has them."""
+    return run.config.features.model_dump(mode="json", include=set(WEIGHTS))
+
+
+def weighed(run: Run, built: Commit) -> tuple[DataFrame, DataFrame | None]:
+    """Return the pairs of silver.interactions by the weights of the run's configuration, and what is popular by them.
+
+    built: the commit that wrote them. If it was with other weights, as it may be where a champion is older than the
+    configuration, pairs come anew from the same events, and with them (item_id and three popularities); else None.
+    """
+    known = built.note["from"]["config"]["features"]
+    if all(known.get(name) == value for name, value in weights_of(run).items()):
+        return run.tables.read_slice("silver.interactions", {"as_of": run.as_of}, built.version), None
+    settings = run.config.features
+    parsed, _ = parsed_events(run, built.note["from"]["bronze.events"])
+    past, _ = splits.split(events.valid(parsed), run.as_of, run.config.evaluation.horizon, run.config.holdout)
+    pairs = transforms.interactions(past, settings, run.as_of).persist(StorageLevel.MEMORY_AND_DISK)
+    counted = transforms.item_features(pairs, run.as_of, settings.popularity_half_life)
+    popular = counted.select("item_id", "popularity", "popularity_decayed", "adoptions_decayed")
+    return transforms.with_event_types(pairs.drop("recent"), settings), popular
+
+
 def names_of(run: Run, items: set[str]) -> dict[str, str]:
     """Return how people call items: by name where silver.items has one, else by id."""
     found = {item: item for item in items}
@@ -43,14 +73,13 @@ def names_of(run: Run, items: set[str]) -> dict[str, str]:
     return found
 
 
-def delivered(run: Run) -> dict[str, str]:
-    """Return a digest of the names and times of the files of `items`, `users` and `friends`, as they are now."""
+def delivered(run: Run, given: Mapping[str, Files | None]) -> dict[str, str]:
+    """Return a digest of the names and times of given files, as they are now, by what they are given for."""
     found = {}
-    for section in ("items", "users", "friends"):
-        given = getattr(run.config, section)
-        if given is not None:
-            listed = files.list_files(run.spark, given, given.path)
-            found[section] = hashlib.sha256(repr(sorted(listed.items())).encode()).hexdigest()
+    for what, source in given.items():
+        if source is not None:
+            listed = files.list_files(run.spark, source, source.path)
+            found[what] = hashlib.sha256(repr(sorted(listed.items())).encode()).hexdigest()
     return found
 
 
@@ -81,7 +110,7 @@ def moment_of(run: Run, past: DataFrame) -> Moment:
 
 def interactions(run: Run, marked: DataFrame) -> DataFrame:
     """Return silver.interactions of the run's as_of, of its pairs marked by `with_core`."""
-    named = with_event_types(marked.drop("recent"), run.config.features)
+    named = transforms.with_event_types(marked.drop("recent"), run.config.features)
     return named.withColumn("as_of", as_timestamp(run.as_of))
 
 

@@ -57,21 +57,22 @@ def model_of(run: Run) -> Row:
             raise DataError(f"--model champion: {run.tables.path('gold.champion')} has none; run evaluate --promote")
     if named is not None:
         return named_model(run, named, "--model")
-    own = run.tables.find("gold.models", {"model_id": run.run_id})
-    newest = own or run.tables.find("gold.models", {})
-    if newest is None:
+    written = dict.fromkeys(commit.note["slice"]["model_id"] for commit in run.tables.commits("gold.models", {}))
+    own = [run.run_id] if run.run_id in written else []
+    found = next((row for model_id in [*own, *written] if (row := _row(run, model_id)) is not None), None)
+    if found is None:
         raise DataError(f"{run.tables.path('gold.models')}: no model; run train_als first")
-    return _row(run, newest.note["slice"]["model_id"], newest.version)
+    return found
 
 
 def named_model(run: Run, model_id: str, asked: str) -> Row:
     """Return the row of a model; raise an error, which says what asked for it, where it is not there."""
     if not is_run_id(model_id):
         raise UsageError(f"{asked} {model_id!r}: no model's id: letters, digits and . _ : - only, 128 at most")
-    commit = run.tables.find("gold.models", {"model_id": model_id})
-    if commit is None:
+    row = _row(run, model_id)
+    if row is None:
         raise DataError(f"{asked} {model_id}: {run.tables.path('gold.models')} has no such model")
-    return _row(run, model_id, commit.version)
+    return row
 
 
 def register(
@@ -113,16 +114,17 @@ def model_to_start_from(run: Run, side: str) -> Row | None:
             )
         return row
     for commit in run.tables.commits("gold.models", {}):
-        row = _row(run, commit.note["slice"]["model_id"], commit.version)
-        if row["model_id"] != run.run_id and _fits(row, als.rank, side):
-            return row
+        other = _row(run, commit.note["slice"]["model_id"])
+        if other is not None and other["model_id"] != run.run_id and _fits(other, als.rank, side):
+            return other
     return None
 
 
-def _row(run: Run, model_id: str, version: int) -> Row:
-    row = run.tables.read_slice("gold.models", {"model_id": model_id}, version).first()
-    assert row is not None
-    return row
+def _row(run: Run, model_id: str) -> Row | None:
+    """Return the row of a model, None where it is not there, or not any more."""
+    if not run.tables.exists("gold.models"):
+        return None
+    return run.tables.read_slice("gold.models", {"model_id": model_id}).first()
 
 
 def _rank(model: Row) -> int:

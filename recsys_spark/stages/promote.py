@@ -77,6 +77,8 @@ def promote(run: Run, effects: list[Effect], others: Mapping[str, Effect], conte
     effects, others: see `compare`. A run decides once: given again, it finds its decision made.
     """
     verdict = gate.decide(effects, rules_of(run.config), others)
+    lists = run.tables.find("gold.recommendations", {"model_id": contest.challenger_id, "as_of": run.as_of})
+    topk = lists.note["from"]["topk"] if lists else {}
     decision = {
         "action": "promote",
         "promoted": verdict.promoted,
@@ -84,6 +86,8 @@ def promote(run: Run, effects: list[Effect], others: Mapping[str, Effect], conte
         "champion": contest.challenger_id if verdict.promoted else contest.champion,
         "comparison_id": run.run_id,
         "reasons": verdict.reasons(),
+        "ranking": json.dumps({name: topk[name] for name in champions.RANKING if name in topk}, sort_keys=True),
+        "gate": gate_of(run.config),
     }
     made = champions.record(run, contest.champion, decision)
     show(run, effects, contest, made)
@@ -102,7 +106,13 @@ def rules_of(config: Config) -> gate.Rules:
         settings.confidence,
         {at_k(name): margin for name, margin in settings.guards.items()},
         settings.segment_margin,
+        settings.least_gain,
     )
+
+
+def gate_of(config: Config) -> str:
+    """Return the settings that a decision is made by, as gold.champion keeps them."""
+    return json.dumps(config.gate.model_dump(mode="json"), sort_keys=True)
 
 
 def paired(metrics: DataFrame, rival: str, challenger: str) -> DataFrame:

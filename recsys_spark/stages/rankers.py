@@ -50,7 +50,7 @@ def histories(run: Run, pairs: DataFrame, only: DataFrame | None = None) -> Data
             parts.append(scorer.marks(_listed_pairs(run, name, given), kind))
     if run.tables.exists("silver.users"):
         numbers = run.spark.createDataFrame(list(enumerate(_segments(run))), "item_index int, segment string")
-        users = run.tables.read("silver.users").join(f.broadcast(numbers), "segment")
+        users = run.tables.read_again("silver.users").join(f.broadcast(numbers), "segment")
         parts.append(scorer.marks(users, SEGMENT))
     if only is None:
         return _union(parts)
@@ -80,21 +80,29 @@ def popularity_ranker(run: Run, items: pa.Table, popularity: str) -> Ranker:
 def fallback_ranker(run: Run, items: pa.Table, segments: bool = True) -> Ranker:
     """Return the ranker of users without usable history: the popular of their segment if asked for, then of all."""
     popular = popularity_ranker(run, items, run.config.topk.fallback)
-    return dataclasses.replace(popular, segments=_segment_orders(run, items)) if segments else popular
+    return with_segments(run, popular, items) if segments else popular
+
+
+def with_segments(run: Run, ranker: Ranker, items: pa.Table) -> Ranker:
+    """Return the ranker with what is popular in each segment before what is popular with all."""
+    return dataclasses.replace(ranker, segments=_segment_orders(run, items))
 
 
 def with_popularities(run: Run, items: pa.Table, values: DataFrame) -> pa.Table:
     """Return `items_by_index` with other popularities: values (item_id, some of POPULARITIES)."""
-    ordered = run.tables.read("gold.item_ids").join(values, "item_id", "left").toArrow().sort_by("item_index")
+    ordered = run.tables.read_again("gold.item_ids").join(values, "item_id", "left").toArrow().sort_by("item_index")
     for name in set(POPULARITIES) & set(values.columns):
         column = pc.fill_null(ordered.column(name), 0.0)
         items = items.set_column(items.column_names.index(name), name, column)
     return items
 
 
-def model_ranker(run: Run, model: Row, segments: bool = True) -> Ranker:
-    """Return the ranker of a model of any kind, with the configured popularity behind it, by segment if asked for."""
-    kind, items = model["kind"], items_by_index(run)
+def model_ranker(run: Run, model: Row, items: pa.Table, segments: bool = True) -> Ranker:
+    """Return the ranker of a model of any kind, with the configured popularity behind it, by segment if asked for.
+
+    items: as `items_by_index` returns them.
+    """
+    kind = model["kind"]
     if kind in POPULARITIES:
         return popularity_ranker(run, items, kind)
     ranker = fallback_ranker(run, items, segments)
@@ -159,18 +167,21 @@ def items_by_index(run: Run) -> pa.Table:
     topk, tables = run.config.topk, run.tables
     features = tables.read_slice("gold.item_features", {"as_of": run.as_of})
     features = features.select("item_id", *POPULARITIES, *COMEBACKS, "last_time")
-    items = tables.read("gold.item_ids").join(features, "item_id", "left")
-    eligible = f.lit(True)
+    items = tables.read_again("gold.item_ids").join(features, "item_id", "left")
+    # The dictionary may know items of later dates.
+    eligible = f.col("popularity").isNotNull()
     n_unheard = 0
     if topk.active_within is not None:
-        eligible = f.coalesce(f.col("last_time") >= f.lit(run.as_of) - f.lit(topk.active_within), f.lit(False))
+        eligible &= f.coalesce(f.col("last_time") >= f.lit(run.as_of) - f.lit(topk.active_within), f.lit(False))
     if tables.exists("silver.items"):
-        every = tables.read("silver.items")
+        every = tables.read_again("silver.items")
         chosen = f.lit(True) if topk.eligible is None else f.coalesce(f.expr(topk.eligible), f.lit(False))
         with blamed(f"topk.eligible: {topk.eligible!r}"):
             now = items_at(every, run.as_of).select("item_id", "category", chosen.alias("_chosen"))
             if topk.eligible is not None:
-                n_unheard = now.where("_chosen").join(tables.read("gold.item_ids"), "item_id", "left_anti").count()
+                n_unheard = (
+                    now.where("_chosen").join(tables.read_again("gold.item_ids"), "item_id", "left_anti").count()
+                )
         named = every.select("item_id").distinct().withColumn("_named", f.lit(True))
         items = items.join(named, "item_id", "left").join(now, "item_id", "left")
         unnamed = f.col("_named").isNull() if topk.eligible is None else f.lit(False)
@@ -198,7 +209,7 @@ def items_by_index(run: Run) -> pa.Table:
 
 def _indexed(run: Run, pairs: DataFrame) -> DataFrame:
     """Add item_index to pairs, null where the dictionary lacks the item."""
-    return pairs.join(f.broadcast(run.tables.read("gold.item_ids")), "item_id", "left")
+    return pairs.join(f.broadcast(run.tables.read_again("gold.item_ids")), "item_id", "left")
 
 
 def _union(parts: list[DataFrame]) -> DataFrame:
@@ -228,7 +239,14 @@ def _eligible(items: pa.Table) -> NDArray[np.bool_]:
 
 def _segments(run: Run) -> list[str]:
     """Return the names of all segments, sorted."""
-    rows = run.tables.read("silver.users").select("segment").distinct().sort("segment").limit(_SEGMENTS + 1).collect()
+    rows = (
+        run.tables.read_again("silver.users")
+        .select("segment")
+        .distinct()
+        .sort("segment")
+        .limit(_SEGMENTS + 1)
+        .collect()
+    )
     if len(rows) > _SEGMENTS:
         raise DataError(f"silver.users: more than {_SEGMENTS} segments; map users.columns.segment to a coarser column")
     return [row[0] for row in rows]
@@ -246,7 +264,7 @@ def _segment_orders(run: Run, items: pa.Table) -> Orders | None:
         one = decay(run.as_of, run.config.features.popularity_half_life, time)
     allowed = run.spark.createDataFrame(items.filter(items.column("eligible")).select(["item_id", "item_index"]))
     popular = (
-        pairs.join(run.tables.read("silver.users"), "user_id")
+        pairs.join(run.tables.read_again("silver.users"), "user_id")
         .groupBy("segment", "item_id")
         .agg(exact_sum(one).cast("float").alias("value"))
         .join(f.broadcast(allowed), "item_id")

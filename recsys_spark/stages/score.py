@@ -4,6 +4,7 @@ import hashlib
 import json
 from pathlib import Path
 
+import pyarrow as pa
 from pyspark import Accumulator
 from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as f
@@ -15,12 +16,19 @@ from recsys_spark.runs import Option, Run
 from recsys_spark.runs import main as run_job
 from recsys_spark.stages.champions import as_promoted
 from recsys_spark.stages.events import read_files
-from recsys_spark.stages.known import as_timestamp, interactions_commit
+from recsys_spark.stages.known import as_timestamp, delivered, interactions_commit, weighed, weights_of
 from recsys_spark.stages.models import model_of
-from recsys_spark.stages.rankers import histories, model_ranker
+from recsys_spark.stages.rankers import (
+    POPULARITIES,
+    histories,
+    items_by_index,
+    model_ranker,
+    with_popularities,
+    with_segments,
+)
 from recsys_spark.stages.shown import show_lists
 from recsys_spark.stages.similar import similar_items
-from recsys_spark.tables import Slice
+from recsys_spark.tables import Commit, Slice
 from recsys_spark.topk import scorer
 from recsys_spark.topk.ranker import Ranker
 from recsys_spark.transforms.events import text
@@ -36,6 +44,7 @@ OPTIONS: dict[str, Option] = {
 }  # fmt: skip
 _FORMATS = {".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
 _FEW = 1000
+_MOST_PARTS = 16  # each reads all interactions, so that more of them would be mostly reading
 
 
 def score_topk(run: Run) -> None:
@@ -56,11 +65,15 @@ def score_topk(run: Run) -> None:
 
 
 def _score_all(run: Run, model: Row, where: Slice) -> None:
-    commit = interactions_commit(run)
+    commit, topk = interactions_commit(run), run.config.topk
     known = [name for name in ("silver.items", "silver.users") if run.tables.exists(name)]
+    features = run.tables.find("gold.item_features", {"as_of": run.as_of})
     sources: dict[str, object] = {
         "silver.interactions": commit.version,
-        "topk": redacted_config(run.config.topk.model_dump(mode="json")),
+        "gold.item_features": features and features.version,
+        "topk": redacted_config(topk.model_dump(mode="json")),
+        "weights": weights_of(run),
+        "files": delivered(run, {"blocked": topk.blocked, "allowed": topk.allowed}),
     }
     note: dict[str, object] = {"from": sources | {name: run.tables.version(name) for name in known}}
     done = run.tables.find("gold.recommendations", where)
@@ -69,14 +82,14 @@ def _score_all(run: Run, model: Row, where: Slice) -> None:
         _drop_parts(run, where)
         run.say(f"scoring: the lists of model {model['model_id']} as of {run.as_of} are there already")
         return
-    shipped = scorer.ship(run.spark.sparkContext, model_ranker(run, model))
-    pairs = run.tables.read_slice("silver.interactions", {"as_of": run.as_of}, commit.version)
+    pairs, items = _known(run, commit)
+    shipped = scorer.ship(run.spark.sparkContext, model_ranker(run, model, items))
     rows, n_rows = histories(run, pairs), pairs.count()
-    n_parts = max(1, -(-n_rows // run.config.topk.chunk_interactions))
+    n_parts = min(_MOST_PARTS, max(1, -(-n_rows // topk.chunk_interactions)))
     counter = run.spark.sparkContext.accumulator(0)
     with run.doing("ranking", counter):
         if n_parts == 1:
-            lists = scorer.recommend(rows, n_rows, shipped, run.config.topk.k, counter)
+            lists = scorer.recommend(rows, n_rows, shipped, topk.k, counter)
             lists = lists.withColumn("model_id", f.lit(model["model_id"])).withColumn("as_of", as_timestamp(run.as_of))
         else:
             lists = _in_parts(run, rows, n_rows, n_parts, shipped, where, note, counter)
@@ -86,6 +99,13 @@ def _score_all(run: Run, model: Row, where: Slice) -> None:
     written = run.tables.read_slice("gold.recommendations", where, commit.version).groupBy("source").count().collect()
     run.counts["lists"] = {row["source"]: row["count"] for row in sorted(written)}
     run.say(f"scoring: lists by source: {run.counts['lists']}")
+
+
+def _known(run: Run, built: Commit) -> tuple[DataFrame, pa.Table]:
+    """Return the pairs of silver.interactions and `items_by_index`, both by the weights of the run's configuration."""
+    pairs, popular = weighed(run, built)
+    items = items_by_index(run)
+    return pairs, items if popular is None else with_popularities(run, items, popular)
 
 
 def _in_parts(
@@ -178,13 +198,18 @@ def _score_few(run: Run, model: Row, file: str) -> None:
     if "item_id" in raw.columns:
         pairs = given.where(f.col("item_id") != "").groupBy("user_id", "item_id").agg(f.sum("weight").alias("weight"))
         pairs = pairs.withColumn("event_types", f.lit(None).cast("array<string>"))
+        items = items_by_index(run)
     else:
-        pairs = run.tables.read_slice("silver.interactions", {"as_of": run.as_of})
+        pairs, items = _known(run, interactions_commit(run))
     rows = histories(run, pairs, users)
+    ranker = model_ranker(run, model, items, segments=False)
+    lists = _ranked(run, rows, n_rows, ranker)
+    short = {row["user_id"] for row in lists if _filled_up(row, run.config.topk.k)}
     # What is popular in segments takes a pass over all interactions, and few lists need it.
-    lists = _ranked(run, rows, n_rows, model_ranker(run, model, segments=False))
-    if run.tables.exists("silver.users") and any(_filled_up(row, run.config.topk.k) for row in lists):
-        lists = _ranked(run, rows, n_rows, model_ranker(run, model))
+    if short and run.tables.exists("silver.users") and model["kind"] not in POPULARITIES:
+        own = rows.where(f.col("user_id").isin(*short))
+        again = _ranked(run, own, n_rows, with_segments(run, ranker, items))
+        lists = [row for row in lists if row["user_id"] not in short] + again
     run.counts["users"] = show_lists(run, lists, pairs)
 
 

@@ -8,9 +8,10 @@ from pyspark.sql import functions as f
 
 from recsys_spark.config import Evaluation, Features
 
-# Weights are added as integers of this resolution: integer sums are exact, so that neither the order of
-# rows nor of partial sums shows in the result. 2^63 / 2^32 is room for a sum of 2·10⁹.
+# Weights are added as integers of this resolution: integer sums are exact, so that neither the order of rows nor of
+# partial sums shows in the result. High and low bits are added apart: there is room for sums of 2^63 / 2^16 = 1.4·10¹⁴.
 _RESOLUTION = float(2**32)
+_LOW = float(2**16)
 
 
 def event_weight(features: Features, as_of: dt.datetime | None) -> Column:
@@ -46,7 +47,10 @@ def decay(as_of: dt.datetime, half_life: dt.timedelta, time: str = "time") -> Co
 def exact_sum(weight: Column, parts: float = _RESOLUTION) -> Column:
     """Return the sum of numbers, each rounded to one of so many parts of 1, the same whatever the order."""
     # Spark's round goes through decimals and would cost more than all else here.
-    return f.sum(f.rint(weight * f.lit(parts)).cast("long")).cast("double") / f.lit(parts)
+    scaled = weight * f.lit(parts / _LOW)
+    high = f.floor(scaled)
+    low = f.rint((scaled - high) * f.lit(_LOW)).cast("long")
+    return (f.sum(high).cast("double") * f.lit(_LOW) + f.sum(low).cast("double")) / f.lit(parts)
 
 
 def interactions(events: DataFrame, features: Features, as_of: dt.datetime | None) -> DataFrame:

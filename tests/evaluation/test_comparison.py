@@ -186,8 +186,11 @@ def test_a_segment_is_compared_as_if_its_users_were_all_and_who_lacks_a_metric_d
     mine = [row for row in rows if "country: Y" in row[3]]
     alone = comparison.compare(frame(spark, mine), ["novelty@10"], [], settings)
     (segment,) = (effect for effect in whole if effect.segment == "country: Y")
-    ignored = {"segment": ALL, "p_adjusted": 0}
+    ignored = {"segment": ALL, "p_adjusted": 0, "detectable": 0}
     assert vars(segment) | ignored == vars(alone[0]) | ignored
+    n_segments = len(whole) - 1
+    for_all = comparison.detectable(1, 0.95, 0.8), comparison.detectable(1, 1 - 0.05 / n_segments, 0.8)
+    assert n_segments > 1 and segment.detectable == pytest.approx(alone[0].detectable * for_all[1] / for_all[0])
     both = [(row[1]["novelty@10"], row[2]["novelty@10"]) for row in mine if "novelty@10" in row[1]]
     assert segment.users == len(both) < len(mine)
     assert segment.difference == pytest.approx(np.mean([theirs - ours for ours, theirs in both]), abs=1e-12)

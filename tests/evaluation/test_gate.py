@@ -1,6 +1,7 @@
 """The gate: how often it errs where nothing differs, and that it sees what is planted."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -120,7 +121,7 @@ def test_a_gain_that_one_segment_pays_for_is_refused_and_the_segment_is_named() 
     assert not any(decision.promoted for decision in decisions)
     for decision in decisions:
         assert decision.checks[0].passed, "better on the whole"
-        assert "ndcg@10 is worse on north by more than" in decision.reasons()[0]
+        assert "ndcg@10 is worse on north, and lost more than" in decision.reasons()[0]
         assert not any("south" in reason for reason in decision.reasons())
 
 
@@ -146,9 +147,36 @@ def test_better_needs_both_the_interval_and_the_test() -> None:
 @pytest.mark.parametrize(("low", "passes"), [(-0.009, True), (-0.011, False)])
 def test_a_guard_must_be_shown_not_to_lose_its_margin(low: float, passes: bool) -> None:
     rules = Rules("ndcg@10", guards={"recall@10": 0.02})
-    decision = decide([effect("ndcg@10"), effect("recall@10", difference=0.0, low=low)], rules)
+    decision = decide([effect("ndcg@10"), effect("recall@10", difference=0.0, low=low, high=-low)], rules)
     assert decision.promoted == passes
     assert ("may be worse by more than 0.0100 (2.0%)" in decision.reasons()[0]) != passes
+
+
+def test_a_guard_of_users_of_whom_hardly_any_differ_is_not_passed_for_want_of_losers() -> None:
+    """One user in 400 loses her only hit, nobody gains: as often as not none of the losers, or one, is drawn."""
+    rules, rng = Rules("ndcg@10", guards={"recall@10": 0.05}), np.random.default_rng(6)
+    passed = dict.fromkeys((400, 4000), 0)
+    for users in passed:
+        for _ in range(200):
+            before = (rng.random(users) < 0.05).astype(np.float64)
+            after = before * (rng.random(users) >= 0.05)
+            guard = replace(effect_of(rng, before, after), metric="recall@10")
+            passed[users] += decide([effect("ndcg@10"), guard], rules).promoted
+    assert passed[400] == 0 and passed[4000] / 200 <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 200)
+
+
+def test_one_user_of_whom_nothing_changes_shows_nothing_and_a_margin_of_nothing_is_kept_by_no_change() -> None:
+    same = {"difference": 0.0, "low": 0.0, "high": 0.0}
+    for users, margin, passes in ((1, 0.1, False), (1000, 0.1, True), (1, 0.0, True)):
+        guard = effect("recall@10", users=users, **same)
+        assert decide([effect("ndcg@10"), guard], Rules("ndcg@10", guards={"recall@10": margin})).promoted == passes
+
+
+def test_a_gain_has_to_be_as_large_as_is_asked_for() -> None:
+    for least, passes in ((0.09, True), (0.11, False)):  # of 0.5; the interval begins at 0.05
+        decision = decide([effect("ndcg@10")], Rules("ndcg@10", least_gain=least))
+        assert decision.promoted == passes
+        assert f"by more than {0.5 * least:.4f} ({least:.1%})" in decision.reasons()[0]
 
 
 def test_of_popularity_less_is_better() -> None:

@@ -321,6 +321,15 @@ def test_auc_of_a_list_of_the_whole_catalogue_is_written_out(spark: SparkSession
     assert found == {"u": (3 + 2) / (2 * 3), "nothing listed": 1 / 2, "wants all": 1 / 2}
 
 
+def test_auc_of_what_is_not_in_the_catalogue_is_tied_behind_it(spark: SparkSession) -> None:
+    """Wanted are a, listed first, and new, which no list may hold: of the catalogue's b and c both are behind a."""
+    wanted = spark.createDataFrame(
+        [("u", "a", True), ("u", "new", False)], "user_id string, item_id string, known boolean"
+    )
+    frame = metrics.per_user(lists_frame(spark, {"u": ["a", "b"]}), wanted, [2], n_items=3)
+    assert frame.collect()[0].metrics["auc@2"] == (2 + 1 / 2) / (2 * 2)
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_accuracy_agrees_with_trec_eval(spark: SparkSession) -> None:
     """ir-measures runs trec_eval itself. Its AP divides by all wanted items, ours by those that fit the list.

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from delta.tables import DeltaTable
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from pyspark.sql import functions as f
@@ -72,6 +73,30 @@ def test_ids_and_names_of_any_letters_come_out_of_the_pipeline_as_they_went_in(s
     assert {row["item_id"]: row["name"] for row in read("silver.items").collect()} == dict(names)
     page = (tmp_path / "tables/reports/a/report.html").read_text(encoding="utf-8")
     assert "<b>é" not in page and "&lt;b&gt;é" in page and "שלום עולם" in page
+
+
+def test_a_delta_log_that_is_compacted_is_counted_once_and_what_it_deletes_is_gone(spark, tmp_path, job) -> None:
+    log = str(tmp_path / "log")
+    rows = spark.createDataFrame(purchases(), "customer string, product string, bought_at string")
+    for half in (0, 1):
+        some = rows.where(f.crc32("customer") % 2 == half)
+        some.coalesce(1).write.format("delta").mode("append").save(log)
+    columns = {"user": "customer", "item": "product", "time": "bought_at"}
+    config = configuration(tmp_path, tmp_path / "log", source={"path": log, "format": "delta", "columns": columns})
+
+    def ingested() -> list[str]:
+        assert job(config, "--run-id", "a", stages=("ingest",))["exit_code"] == 0
+        found = tables(spark, config).read("bronze.events").select("customer", "product", "bought_at")
+        return sorted(map(repr, found.collect()))
+
+    before = ingested()
+    assert len(before) == len(purchases())
+    DeltaTable.forPath(spark, log).optimize().executeCompaction()
+    assert ingested() == before and "2 taken away" in job.stderr
+    spark.sql(f"DELETE FROM delta.`{log}` WHERE customer = 'user-3'")
+    assert ingested() == [row for row in before if "'user-3'" not in row]
+    spark.sql(f"DELETE FROM delta.`{log}`")
+    assert job(config, "--run-id", "a", stages=("ingest",))["exit_code"] == 65, "nothing is delivered any more"
 
 
 def test_a_parquet_log_whose_schema_changes_from_day_to_day_loses_no_row(spark, tmp_path, job) -> None:

@@ -274,6 +274,18 @@ def test_a_file_that_was_delivered_again_with_other_rows_replaces_its_old_ones(s
     assert bronze.select("_file", "_line").distinct().count() == len(purchases()) + 1
 
 
+def test_a_file_that_is_corrected_to_its_header_alone_leaves_no_row(spark, tmp_path, job) -> None:
+    (tmp_path / "log").mkdir()
+    write_csv(tmp_path / "log" / "1.csv", purchases())
+    wrong = write_csv(tmp_path / "log" / "2.csv", [("user-0", "item-99", "2024-01-01 00:00:00")])
+    config = configuration(tmp_path, tmp_path / "log")
+    for rows in (len(purchases()) + 1, len(purchases())):
+        assert job(config, "--run-id", "a", stages=("ingest",))["exit_code"] == 0
+        assert tables(spark, config).read("bronze.events").count() == rows
+        write_csv(wrong, [])
+        os.utime(wrong, (2_000_000_000, 2_000_000_000))
+
+
 ERRORS = {
     "an unknown key": (["--set", "als.ranks=3"], 78, "als.ranks: unknown key"),
     "a value out of bounds": (
@@ -288,6 +300,11 @@ ERRORS = {
         ["--set", "storage.root=/proc/tables"],
         78,
         "storage.root: /proc/tables",
+    ),
+    "a root that does not answer": (
+        ["--set", "storage.root=hdfs://no.such.host.invalid:1/tables"],
+        69,
+        "storage.root: hdfs://no.such.host.invalid:1/tables: cannot be reached",
     ),
     "a filter that does not parse": (["--set", "source.filters={odd: 'product ><'}"], 78, "odd"),
     "an override without value": (["--set", "als.rank"], 64, "write it as key=value"),
@@ -314,6 +331,15 @@ def test_a_missing_configuration_names_the_file(job, tmp_path) -> None:
     assert (summary["exit_code"], summary["run_id"] is not None) == (78, True)
     assert "no.yaml: no such configuration file" in summary["error"]
     assert json.loads(json.dumps(summary)) == summary
+
+
+def test_commits_that_wrote_no_slice_are_none_of_any(spark, tmp_path) -> None:
+    """A property that was set, a VACUUM, an OPTIMIZE have no note of ours."""
+    own, nothing = Tables(spark, str(tmp_path)), spark.createDataFrame([], SCHEMAS["silver.quarantine"])
+    written = own.write_slice("silver.quarantine", nothing, {})
+    spark.sql(f"ALTER TABLE delta.`{own.path('silver.quarantine')}` SET TBLPROPERTIES ('delta.appendOnly' = 'false')")
+    assert own.version("silver.quarantine") == written.version + 1
+    assert [commit.version for commit in own.commits("silver.quarantine", {})] == [written.version]
 
 
 def test_nothing_in_the_place_of_nothing_is_written_though_delta_has_nothing_to_commit(spark, tmp_path) -> None:

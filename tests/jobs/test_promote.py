@@ -2,6 +2,7 @@
 
 import html
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -9,11 +10,13 @@ import pyarrow as pa
 import pytest
 from pyspark.sql import Row, SparkSession
 from pyspark.sql import functions as f
+from pyspark.sql.types import StructType
 
 from recsys_spark.config import OWN_SEGMENTS
 from recsys_spark.evaluation.lists import Catalogue
 from recsys_spark.evaluation.resampling import ALL
 from recsys_spark.schemas import SCHEMAS
+from recsys_spark.stages import champions as champions_of
 from recsys_spark.stages import segments
 from recsys_spark.tables import Tables
 from tests.jobs.shop import AS_OF, Job, N, configuration, purchases, write_csv
@@ -74,6 +77,8 @@ def champions(spark: SparkSession, config: Path) -> list[Row]:
 def test_models_come_and_go_by_the_gate(spark: SparkSession, shop: Path, job: Job) -> None:
     """One story, in order: each part starts from the champion that the one before it left."""
     assert job(shop, "--run-id", "half", *WHEN, "--model", "champion", stages=("score_topk",))["exit_code"] == 65
+    unscored = decided(job, shop, "half", *WHEN, "--promote")
+    assert unscored["exit_code"] == 65 and "no lists of model half" in unscored["error"]
     job(shop, "--run-id", "half", *WHEN, stages=("score_topk",))
 
     first = decided(job, shop, "half", *WHEN, "--promote")
@@ -93,6 +98,14 @@ def test_models_come_and_go_by_the_gate(spark: SparkSession, shop: Path, job: Jo
     assert "clear is the champion" in text and "segment north" in text and text.count("✓ marks") == 1
     the_query_of_the_page_gives_every_row(spark, shop, text)
     assert text.count('<article class="card">') == 12 and text.count('aria-label="then bought"') == 12
+
+    for more in ((), ("--promote",)):  # what the decision rests on stays what it was
+        same = decided(job, shop, "clear", *WHEN, *more)
+        assert same["counts"]["gate"] == second["counts"]["gate"] and same["metrics"] == second["metrics"]
+    by_others = decided(job, shop, "clear", *WHEN, "--set", "gate.seed=2")
+    assert by_others["exit_code"] == 78 and "it decided by gate" in by_others["error"]
+    of_another = decided(job, shop, "clear", *WHEN, "--model", "half")
+    assert of_another["exit_code"] == 78 and "it decided about clear" in of_another["error"]
 
     again = decided(job, shop, "third", *WHEN, "--promote", "--model", "clear")
     assert again["exit_code"] == 65 and "clear is the champion already" in again["error"]
@@ -121,7 +134,7 @@ def test_a_model_that_serves_one_segment_worse_is_refused_and_the_segment_is_nam
     )
     refused = decided(job, shop, "half-2", *WHEN, "--promote", "--model", "half")["counts"]["gate"]
     assert not refused["promoted"] and refused["champion"] == "clear"
-    assert any("ndcg@3 is worse on segment north" in reason for reason in refused["reasons"])
+    assert any("ndcg@3 is worse on segment north, and lost more than" in reason for reason in refused["reasons"])
     assert not any("south" in reason for reason in refused["reasons"])
 
 
@@ -172,7 +185,8 @@ def the_query_of_the_page_gives_every_row(spark: SparkSession, shop: Path, text:
         )
         half = (row["high"] - row["low"]) / 2
         assert 1.96 * again["standard_error"] == pytest.approx(half, rel=0.3, abs=1e-9), (row["segment"], row["metric"])
-        assert 2.80 * again["standard_error"] == pytest.approx(row["detectable"], rel=0.3, abs=1e-9)
+        more = row["detectable"] / max(2.80 * again["standard_error"], 1e-9)
+        assert 0.7 < more < 1.3 if row["segment"] == ALL else more < 1.8, (row["segment"], row["metric"])
     written = (DOCS / "evaluation.md").read_text(encoding="utf-8").partition("```sql\n")[2].partition("\n```")[0]
     for there, meant in (("data/completejourney/gold/metrics", query.split("`")[1]), ("night", "clear")):
         assert there in written
@@ -214,34 +228,38 @@ def test_a_metric_that_is_not_measured_cannot_be_judged(shop: Path, job: Job) ->
     assert odd["exit_code"] == 78 and "gate.primary" in odd["error"]
 
 
-def test_a_champion_is_served_with_its_own_prior_whatever_the_configuration_says(spark, tmp_path, job) -> None:
-    prior = {"weight": 100, "popularity": "popularity"}
-    config = configuration(tmp_path, write_csv(tmp_path / "log.csv", purchases()), topk={"k": 3, "prior": prior})
-    assert job(config, "--run-id", "a", *WHEN)["exit_code"] == 0
-    trained = {"challenger": "a", "champion": "a", "champion_before": None, "comparison_id": None, "run_id": "a"}
-    row = {
-        **trained,
-        "number": 1,
-        "action": "promote",
-        "promoted": True,
-        "reasons": [],
-        "as_of": AS_OF,
-        "decided_at": AS_OF,
-    }
+def test_a_champion_is_served_as_it_was_judged_whatever_the_configuration_says_by_then(spark, tmp_path, job) -> None:
+    """Its prior is that of the lists it was promoted for, its weights and what is popular those it learned from."""
+    lived = {"half_life": "2d", "popularity_half_life": "3d"}
+    config = configuration(
+        tmp_path,
+        write_csv(tmp_path / "log.csv", purchases()),
+        features=lived,
+        topk={"k": 3, "prior": {"weight": 0.3, "popularity": "popularity_decayed"}},
+        gate={"guards": {}, "min_segment_users": 100, "replicates": 400},
+        evaluation={"k": [3]},
+    )
+    prior = ("--set", "topk.prior.weight=0")  # of the lists that are judged, not of the training
+    assert job(config, "--run-id", "a", *WHEN, stages=("ingest", "build_features", "train_als"))["exit_code"] == 0
+    assert job(config, "--run-id", "a", *WHEN, *prior, stages=("score_topk",))["exit_code"] == 0
+    assert decided(job, config, "a", *WHEN, "--promote")["counts"]["gate"]["champion"] == "a"
     tables = tables_of(spark, config)
-    schema = SCHEMAS["gold.champion"]
-    tables.extend(
-        "gold.champion", lambda _: (spark.createDataFrame([tuple(row[name] for name in schema.names)], schema), 1)
-    )
 
-    def lists() -> list[Row]:
-        return tables.read("gold.recommendations").select("user_id", "items.item_id").orderBy("user_id").collect()
+    def lists(*arguments: str) -> list[Row]:
+        assert job(config, "--run-id", "b", *WHEN, *arguments, stages=("score_topk",))["exit_code"] == 0
+        return tables.read("gold.recommendations").where("model_id = 'a'").orderBy("user_id").collect()
 
-    popular = lists()
-    without = ("--set", "topk.prior.weight=0")
-    assert job(config, "--run-id", "b", *WHEN, *without, "--model", "a", stages=("score_topk",))["exit_code"] == 0
-    assert lists() != popular
-    assert (
-        job(config, "--run-id", "c", *WHEN, *without, "--model", "champion", stages=("score_topk",))["exit_code"] == 0
-    )
-    assert lists() == popular
+    judged = tables.read("gold.recommendations").orderBy("user_id").collect()
+    changed = ("--set", "features.half_life=null", "--set", "features.popularity_half_life=40d")
+    assert job(config, "--run-id", "b", *WHEN, *changed, stages=("build_features",))["exit_code"] == 0
+    assert lists(*changed, "--model", "a") != judged
+    assert lists(*changed, "--model", "champion") == judged
+
+
+def test_decisions_of_before_their_rules_were_kept_are_read(spark, tmp_path) -> None:
+    old = [column for column in SCHEMAS["gold.champion"] if column.name not in ("ranking", "gate")]
+    row = (1, AS_OF, "a", AS_OF, "promote", True, "a", None, "a", None, [])
+    place = tables_of(spark, tmp_path / "shop.yaml").path("gold.champion")
+    spark.createDataFrame([row], StructType(old)).write.format("delta").save(place)
+    run = SimpleNamespace(tables=tables_of(spark, tmp_path / "shop.yaml"), run_id="b")
+    assert [(row["champion"], row["ranking"]) for row in champions_of.decisions(run)] == [("a", None)]

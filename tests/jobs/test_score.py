@@ -1,6 +1,7 @@
 """The scoring job on the planted shop: who is shown what, and why."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,21 @@ def test_blocked_pairs_are_not_shown_and_allowed_ones_alone_are_and_unknown_item
         "pairs": 2, "of_unknown_items": 0, "without_user": 0,
     }  # fmt: skip
     assert "topk.blocked: 4 pairs, 1 of items that nobody knows, 2 without a user" in job.stderr
+
+
+@pytest.mark.slow
+def test_lists_are_made_again_when_the_file_of_blocked_pairs_changes(spark, shop, job, tmp_path) -> None:
+    first, second = items_of(scored(spark, job, shop)["user-1"])[:2]
+    blocked = write_csv(tmp_path / "blocked.csv", [("user-1", first)], "user_id,item_id")
+    rule = ("--set", f"topk.blocked={{path: {blocked}, format: csv}}")
+    for _ in range(2):
+        found = items_of(scored(spark, job, shop, *rule)["user-1"])
+        assert first not in found and second in found
+    assert "are there already" in job.stderr
+    write_csv(blocked, [("user-1", second)], "user_id,item_id")
+    os.utime(blocked, (2_000_000_000, 2_000_000_000))
+    found = items_of(scored(spark, job, shop, *rule)["user-1"])
+    assert first in found and second not in found
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import datetime as dt
 import math
 import random
 from collections import defaultdict
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -11,10 +12,12 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as f
 
 from recsys_spark.config import Features
 from recsys_spark.topk.repeats import COMEBACKS
 from recsys_spark.transforms.interactions import (
+    exact_sum,
     interactions,
     is_negative,
     item_features,
@@ -187,6 +190,15 @@ def test_weights_are_the_same_bytes_whatever_the_order_and_the_partitions(spark:
             assert pair[2] == pytest.approx(0 if hidden else sums[key], rel=1e-9, abs=1e-6)
 
     check()
+
+
+def test_sums_of_far_more_than_two_thousand_million_are_exact(spark: SparkSession) -> None:
+    """A week of views of one item, or the ratings of a log, in thirds: the sum of the nearest 2^-32s, rounded once."""
+    values = [value / 3 for value in (1, 10**10, -(10**12), 10**13, 2, 10**13)]
+    frame = spark.createDataFrame([(value,) for value in values], "value double")
+    whole = sum(round(Fraction(value) * 2**32) for value in values)
+    found = frame.repartition(3).agg(exact_sum(f.col("value"))).first()
+    assert found is not None and found[0] == float(Fraction(whole, 2**32))
 
 
 def test_what_speaks_against_an_item_is_no_wish_for_it(spark: SparkSession) -> None:

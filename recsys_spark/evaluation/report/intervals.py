@@ -1,4 +1,4 @@
-"""The pictures of differences: intervals that say whether a change is a gain, a loss, or may be either."""
+"""The pictures of differences: intervals, and whether a change is a gain, a loss, or may be either."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ _SHAPES = {"better": "triangle-up", "worse": "triangle-down", "open": "circle"}
 
 @dataclass(frozen=True)
 class Relative:
-    """An effect as shares of the mean before. kind: the whole interval is `better` or `worse`, or it is `open`."""
+    """An effect as shares of the mean before. kind: it is shown to be `better` or `worse`, or it is `open`."""
 
     low: float
     middle: float
@@ -29,12 +29,16 @@ class Relative:
     kind: str
 
 
-def relative(effect: Effect) -> Relative | None:
-    """Return an effect as shares of the mean before; None where that is 0."""
+def relative(effect: Effect, level: float = 1.0) -> Relative | None:
+    """Return an effect as shares of the mean before; None where that is 0.
+
+    It is shown to be better or worse if the whole interval is and its p, adjusted by Holm, is not above the level.
+    """
     if effect.champion == 0:
         return None
     _, least, most = oriented(effect)
-    kind = "better" if least > 0 else "worse" if most < 0 else "open"
+    shown = effect.p_adjusted <= level
+    kind = "better" if shown and least > 0 else "worse" if shown and most < 0 else "open"
     base = abs(effect.champion)
     return Relative(effect.low / base, effect.difference / base, effect.high / base, kind)
 
@@ -65,9 +69,12 @@ def round_below(value: float) -> float:
     return max(round(times * power, 12) for times in (1, 2, 5) if times * power <= value * (1 + 1e-9))
 
 
-def interval(effect: Effect, edge: float) -> Picture | None:
-    """Return an effect's interval for a cell whose edges are ∓ edge; arrows where it goes on. None without a mean."""
-    own = relative(effect)
+def interval(effect: Effect, edge: float, level: float = 1.0) -> Picture | None:
+    """Return an effect's interval for a cell whose edges are ∓ edge; arrows where it goes on. None without a mean.
+
+    level: see `relative`, for the colour.
+    """
+    own = relative(effect, level)
     if own is None:
         return None
     low, high = max(own.low, -edge), min(own.high, edge)

@@ -57,8 +57,10 @@ def page(report: Report) -> str:
         first=first,
         relative=intervals.relative(first) if first else None,
         decision=intervals.decision(judged, report.margins, report.confidence),
-        whole=_rows(whole, first),
-        segments={metric: _rows(effects, first) for metric, effects in by_segment.items() if effects},
+        whole=_rows(whole, first, report.confidence),
+        segments={
+            metric: _rows(effects, first, report.confidence) for metric, effects in by_segment.items() if effects
+        },
         by_segment=intervals.by_segment(by_segment[report.primary]),
         means=_means(report),
         k=report.primary.partition("@")[2],
@@ -78,9 +80,10 @@ def _text(name: str) -> str:
     return _FOLDER.joinpath(name).read_text(encoding="utf-8")
 
 
-def _rows(effects: Sequence[Effect], first: Effect | None) -> Rows:
-    edge = intervals.extent(effects, first)
-    return Rows([(effect, intervals.interval(effect, edge)) for effect in effects], intervals.interval_axis(edge))
+def _rows(effects: Sequence[Effect], first: Effect | None, confidence: float) -> Rows:
+    edge, level = intervals.extent(effects, first), round(1 - confidence, 12)
+    drawn = [(effect, intervals.interval(effect, edge, level)) for effect in effects]
+    return Rows(drawn, intervals.interval_axis(edge))
 
 
 def _moments(report: Report) -> list[Picture]:
