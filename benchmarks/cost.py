@@ -30,8 +30,6 @@ LISTS = 2 * 5.5 / 5e6
 FOLD_64 = 2 / 280_000 / (5e6 / 60_000)
 # Ranking, a user and item at rank 64, where norms rule out 83 % of the scores: 0.18 s for 60,000 × 10,000.
 RANK_64 = 2 * 0.18 / (60_000 * 10_000)
-# The same where they rule out nothing: 1.7 times the bare product's 0.45 s.
-RANK_64_WORST = 2 * 1.7 * 0.45 / (60_000 * 10_000)
 # Comparing models, a judged user: docs/evaluation.md.
 JUDGE = 20e-6
 # What the driver does between passes by one thread, a byte of the moving side's array: assumed, not measured.

@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 
 from benchmarks.machine import machine
 from recsys_spark import runs
-from recsys_spark.als.trainer import rows_solve
+from recsys_spark.als.trainer import fold_solve
 from recsys_spark.runs import Run, Stage
 from recsys_spark.session import spark_session
 from recsys_spark.stages.evaluate import evaluate
-from recsys_spark.stages.events import parsed_events
+from recsys_spark.stages.events import past_and_future
 from recsys_spark.stages.features import build_features
 from recsys_spark.stages.ingest import ingest
 from recsys_spark.stages.score import score_topk
@@ -31,7 +31,6 @@ from recsys_spark.stages.train import train_als
 from recsys_spark.stages.tune import OPTIONS, tune
 from recsys_spark.stages.windows import NO_LIFE, epochs_on, tried, window_on
 from recsys_spark.topk.folds import AlsFold
-from recsys_spark.transforms import events, splits
 from recsys_spark.tuning.judge import Ready, Sample, listed, ready
 from recsys_spark.tuning.window import Window
 
@@ -48,9 +47,7 @@ EPOCHS = 16
 
 def files(run: Run) -> None:
     """Write the run's split as train.parquet and test.parquet beside its tables: one row a pair."""
-    parsed, _ = parsed_events(run)
-    parts = splits.split(events.valid(parsed), run.as_of, None, run.config.holdout)
-    for name, part in zip(("train", "test"), parts, strict=True):
+    for name, part in zip(("train", "test"), past_and_future(run), strict=True):
         pairs = part.selectExpr("user_id AS user", "item_id AS item").distinct()
         pairs.coalesce(1).write.parquet(f"{run.config.storage.root}/{name}.parquet")
 
@@ -66,8 +63,7 @@ def recall(sample: Sample, lists: NDArray[np.int32]) -> float:
 
 def grid(run: Run) -> None:
     """Leave in the run's counts what each point of the grid reaches on the test file."""
-    parsed, _ = parsed_events(run)
-    known, future = splits.split(events.valid(parsed), None, None, run.config.holdout)
+    known, future = past_and_future(run)
     _, popular = tried(run)
     window = window_on(run, known, future, None, [None], popular)
     given = ready(window.sample, window.histories(0, "sum"), window.columns)
@@ -83,7 +79,7 @@ def grid(run: Run) -> None:
 def _reached(run: Run, window: Window, given: Ready, chosen: dict[str, Any]) -> float:
     objective, epochs = epochs_on(run, window, 0, chosen | {"transform": "sum", "half_life": NO_LIFE}, EPOCHS)
     *_, last = epochs
-    fold = AlsFold(rows_solve(last.factors, objective, 100, run.config.topk.shortfall))
+    fold = AlsFold(fold_solve(last.factors, objective, run.config.topk.shortfall))
     users = fold.user_factors(given.offsets, given.columns, given.weights)
     return recall(window.sample, listed(given, users, fold.item_factors(), window.popularities[0], 0.0, K))
 

@@ -17,7 +17,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as f
 
 from recsys_spark import runs
-from recsys_spark.als.trainer import rows_solve
+from recsys_spark.als.trainer import fold_solve
 from recsys_spark.runs import Run
 from recsys_spark.stages.windows import epochs_on, past_parts, window_on
 from recsys_spark.topk.folds import AlsFold
@@ -77,7 +77,7 @@ def variants(
     chosen["transform"] = config.features.transform
     objective, epochs = epochs_on(run, window, 0, chosen, config.als.epochs)
     *_, last = epochs
-    fold = AlsFold(rows_solve(last.factors, objective, 100, config.topk.shortfall))
+    fold = AlsFold(fold_solve(last.factors, objective, config.topk.shortfall))
     given = ready(window.sample, window.histories(0, config.features.transform), window.columns)
     popularity, items = window.popularities[0], fold.item_factors()
     prior = Prior.of(popularity[given.items], items, config.topk.prior.weight)

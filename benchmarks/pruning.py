@@ -20,7 +20,7 @@ from recsys_spark.runs import Run
 from recsys_spark.stages.features import build_features
 from recsys_spark.stages.ingest import ingest
 from recsys_spark.stages.models import model_of
-from recsys_spark.stages.rankers import items_by_index, model_ranker
+from recsys_spark.stages.rankers import known, model_ranker
 from recsys_spark.stages.train import train_als
 from recsys_spark.topk.kernels import top_k
 
@@ -28,7 +28,7 @@ from recsys_spark.topk.kernels import top_k
 def share(run: Run) -> None:
     """Leave in the run's counts what share of the scores of its model are computed, of up to 20,000 users."""
     run.resolve_as_of()
-    model = model_ranker(run, model_of(run), items_by_index(run), segments=False).model
+    model = model_ranker(run, model_of(run), known(run), segments=False).model
     assert model is not None
     pairs = run.tables.read_slice("silver.interactions", {"as_of": run.as_of}).where("core AND NOT hidden")
     coded = pairs.join(run.tables.read("gold.item_ids"), "item_id").select("user_id", "item_index", "weight")

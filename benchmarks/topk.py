@@ -31,7 +31,7 @@ from recsys_spark.als.initial import initial_factors
 from recsys_spark.als.linalg import one_thread
 from recsys_spark.als.objective import Ials
 from recsys_spark.als.passes import solve_histories
-from recsys_spark.als.trainer import Settings, rows_solve, train
+from recsys_spark.als.trainer import Settings, fold_solve, train
 from recsys_spark.blocks import store
 from recsys_spark.session import spark_session
 from recsys_spark.topk import scorer
@@ -160,7 +160,7 @@ def main() -> None:
         start = initial_factors(np.arange(given.items), given.rank, 1, 0.1)
         factors = list(train(blocks, start, OBJECTIVE, Settings(given.epochs)))[-1].factors
         blocks.close()
-        solve = rows_solve(factors, OBJECTIVE, 100, 1e-6)
+        solve = fold_solve(factors, OBJECTIVE, 1e-6)
         users = np.empty((given.users, given.rank), np.float32)
         parts = [slice(begin, begin + 4096) for begin in range(0, given.users, 4096)]
 

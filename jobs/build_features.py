@@ -2,7 +2,8 @@
 
     python jobs/build_features.py --config conf/completejourney.yaml --run-id night
 
-Reads bronze.events; writes silver.interactions, silver.quarantine, gold.item_features and both id dictionaries.
+Reads bronze.events; writes silver.interactions, silver.quarantine, silver.items and silver.users, gold.user_features,
+gold.item_features, gold.profile and both id dictionaries.
 """
 
 from recsys_spark.stages.features import main

@@ -2,7 +2,7 @@
 
     python jobs/score_topk.py --config conf/completejourney.yaml --run-id night
 
-Reads silver.interactions and a model; writes gold.recommendations.
+Reads silver.interactions and a model; writes gold.recommendations, or with --similar-items gold.item_neighbours.
 """
 
 from recsys_spark.stages.score import main

@@ -529,7 +529,10 @@ class TopK(_Section):
     chunk_interactions: int = Field(default=200_000_000, ge=1)
     """Interactions that are scored at once, about; a killed run goes on after the last chunk that it finished."""
     shortfall: float = Field(default=1e-6, gt=0, lt=1)
-    """How exactly users' factors are solved from their histories at scoring time; as als.row_shortfall."""
+    """How exactly users' factors are solved from their histories at scoring time; as als.row_shortfall.
+
+    Where users move, items' factors are solved as exactly at the end of training.
+    """
     fallback: Popularity = "popularity"
     """The list for users without usable history."""
 
@@ -690,6 +693,8 @@ class Config(_Section):
                 raise ValueError("topk.active_within needs source.columns.time: the log has no time")
         if self.model.kind in ("spectral", "blend") and self.als.objective == "explicit":
             raise ValueError(f"model.kind: {self.model.kind} is for implicit feedback, not als.objective: explicit")
+        if self.topk.popularity_exponent and self.als.objective == "explicit":
+            raise ValueError("topk.popularity_exponent would scale the mean and the biases of als.objective: explicit")
         if self.als.objective == "explicit" and self.features.value != "multiply":
             raise ValueError("als.objective: explicit needs ratings: features.value: multiply")
         if (self.features.events is not None or self.features.hides) and self.source.columns.event is None:

@@ -31,13 +31,6 @@ _MEANINGS: tuple[tuple[str, type[JobError], str], ...] = (
         "a table was deleted while the job ran: run the job that writes it, then this one again",
     ),
     (
-        "FAILED_READ_FILE|CANNOT_READ_FILE_FOOTER|is not a Parquet file|ParquetDecodingException|"
-        "DELTA_FILE_NOT_FOUND|DELTA_LOG_FILE_NOT_FOUND|DELTA_VERSIONS_NOT_CONTIGUOUS|DELTA_TRUNCATED_TRANSACTION_LOG|"
-        "DELTA_STATE_RECOVER_ERROR|JsonParseException|can not read class org.apache.parquet",
-        DataError,
-        'a file of a table is missing or broken: docs/operations.md, "A broken table", says how to mend it',
-    ),
-    (
         "OutOfMemoryError|Java heap space",
         DependencyError,
         f"memory ran out: raise spark.driver.memory or spark.executor.memory, then {_AGAIN}",
@@ -55,7 +48,8 @@ _MEANINGS: tuple[tuple[str, type[JobError], str], ...] = (
         f"executors were lost again and again: look at the workers, then {_AGAIN}",
     ),
     (
-        "UnknownHostException|NoRouteToHostException|SocketTimeoutException|ConnectTimeoutException",
+        "UnknownHostException|NoRouteToHostException|SocketTimeoutException|ConnectTimeoutException|SafeModeException|"
+        "StandbyException|SlowDown",
         DependencyError,
         f"storage cannot be reached: look at the network, then {_AGAIN}",
     ),
@@ -63,6 +57,13 @@ _MEANINGS: tuple[tuple[str, type[JobError], str], ...] = (
         "DELTA_METADATA_CHANGED|DELTA_CONCURRENT|ConcurrentModificationException",
         TryAgainError,
         f"another writer came first: {_AGAIN}",
+    ),
+    (
+        "FAILED_READ_FILE|CANNOT_READ_FILE_FOOTER|is not a Parquet file|ParquetDecodingException|"
+        "DELTA_FILE_NOT_FOUND|DELTA_LOG_FILE_NOT_FOUND|DELTA_VERSIONS_NOT_CONTIGUOUS|DELTA_TRUNCATED_TRANSACTION_LOG|"
+        "DELTA_STATE_RECOVER_ERROR|JsonParseException|can not read class org.apache.parquet",
+        DataError,
+        'a file of a table is missing or broken: docs/operations.md, "A broken table", says how to mend it',
     ),
 )
 

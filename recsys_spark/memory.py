@@ -47,7 +47,7 @@ class Need:
         Building a block holds more of its interactions at once than a pass does, but no factors.
         """
         rows = 4 * self.block_rows * self.rank
-        a_pass = 4 * self.moving + 2 * rows + 16 * self.block_interactions
+        a_pass = 4 * self.moving + 2 * rows + 24 * self.block_interactions
         return INTERPRETER + max(a_pass, 64 * self.block_interactions)
 
     @property
@@ -138,7 +138,11 @@ def available() -> int:
         if line.startswith("MemAvailable:"):
             free = int(line.split()[1]) * 1024
     limit, used = _read("/sys/fs/cgroup/memory.max").strip(), _read("/sys/fs/cgroup/memory.current").strip()
-    return min(free, int(limit) - int(used)) if limit.isdigit() and used.isdigit() else free
+    if not (limit.isdigit() and used.isdigit()):
+        return free
+    # The page cache counts as used, but is given back when it is asked for.
+    cached = re.findall(r"^(?:in)?active_file (\d+)$", _read("/sys/fs/cgroup/memory.stat"), re.M)
+    return min(free, int(limit) - int(used) + sum(map(int, cached)))
 
 
 def peak(pid: int | str = "self") -> int | None:

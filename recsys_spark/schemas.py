@@ -4,11 +4,7 @@ from pyspark.sql import types as t
 
 USER_ID = "user_id"
 ITEM_ID = "item_id"
-USER_INDEX = "user_index"
-ITEM_INDEX = "item_index"
-AS_OF = "as_of"
 RUN_ID = "run_id"
-MODEL_ID = "model_id"
 
 # Columns that ingest adds to the source's own, which stay as received, as strings.
 SOURCE_FILE = "_file"

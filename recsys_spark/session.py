@@ -39,8 +39,8 @@ EVERYWHERE = {
     "spark.executorEnv.MKL_NUM_THREADS": "1",
     "spark.executorEnv.NUMBA_NUM_THREADS": "1",
     # What Spark masks in its UI and event log: its own names of secrets, and those of storage accounts.
-    "spark.redaction.regex": "(?i)secret|password|passphrase|token|credential|signature|access[.]?key|account[.]?key|"
-    "private[.]?key|[.]sas[.]",
+    "spark.redaction.regex": "(?i)secret|passw|passphrase|token|credential|signature|authorization|"
+    "(?:api|access|account|private|shared)[._-]?key|[.](?:pwd|pass|sig|sas|jwt|bearer)(?:[.]|$)",
 }
 
 # What a session on one machine needs to be quick.

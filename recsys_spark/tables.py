@@ -19,6 +19,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as f
 from pyspark.sql import types as t
 
+from recsys_spark import faults
 from recsys_spark.errors import ConfigError, DataError, DependencyError, TryAgainError
 from recsys_spark.schemas import BRONZE_COLUMNS, MODIFIED_AT, PART, SCHEMAS, SOURCE_FILE
 from recsys_spark.session import described
@@ -293,7 +294,7 @@ class Tables:
     def check_root(self) -> None:
         """Raise ConfigError unless the root, or the nearest folder above it that is there, can be written.
 
-        DependencyError where its storage does not answer.
+        DependencyError or TryAgainError where that may pass: its storage does not answer, its disk is full.
         """
         hadoop = self.spark.sparkContext._jsc.hadoopConfiguration()
         paths = self.spark.sparkContext._jvm.org.apache.hadoop.fs.Path  # type: ignore[union-attr]
@@ -308,8 +309,10 @@ class Tables:
             system.delete(probe, False)
         except Exception as error:
             reason = str(getattr(error, "java_exception", error)).splitlines()[0]
-            if re.search("UnknownHost|NoRouteToHost|ConnectException|ConnectTimeout|SocketTimeout", str(error)):
-                raise DependencyError(f"storage.root: {self.root}: cannot be reached ({reason}); try again") from error
+            passing = faults.job_error(error)
+            never = re.search("Read-only file system|Mkdirs failed", str(error))
+            if isinstance(passing, DependencyError | TryAgainError) and not never:
+                raise type(passing)(f"storage.root: {self.root}: {passing}") from error
             raise ConfigError(f"storage.root: {self.root}: cannot be written ({reason}); name one that can") from error
 
     def _check_there(self, name: str) -> None:

@@ -9,7 +9,7 @@ from recsys_spark.workers import PIECE_BYTES
 def test_what_training_needs_is_what_the_page_counts() -> None:
     need = Need(n_columns=1000, rank=10, n_blocks=3, block_interactions=500, block_rows=20)
     assert need.moving == 4 * 1000 * 10
-    assert need.worker == INTERPRETER + 4 * 40_000 + 2 * 4 * 20 * 10 + 16 * 500
+    assert need.worker == INTERPRETER + 4 * 40_000 + 2 * 4 * 20 * 10 + 24 * 500
     assert need.driver == INTERPRETER + 8 * 40_000 + 2 * 3 * 40_000
 
 

@@ -11,6 +11,8 @@ own, by a subprocess, so that neither's packages bind the other's. The scheduler
     RECSYS_STATE      a folder that stays, for the settings that the week finds (else data/nights)
     RECSYS_SCHEDULE   cron expression of the night (else half past three, UTC)
     RECSYS_RETRY_SECONDS  pause before another try (else 300)
+    RECSYS_TASK_SECONDS   what one try of a job may take (else 36000, ten hours); it is ended then, and tried again
+    RECSYS_RUN_SECONDS    what a night or a week may take, with all tries (else 72000, twenty hours); it has failed then
 """
 
 import datetime as dt
@@ -19,12 +21,15 @@ import logging
 import os
 import re
 import shlex
+import signal
 import subprocess
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from airflow.providers.standard.operators.python import PythonOperator, ShortCircuitOperator
-from airflow.sdk import DAG, Param
+from airflow.providers.standard.operators.python import ShortCircuitOperator
+from airflow.sdk import DAG, BaseOperator, Param
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 HOME = Path(os.environ.get("RECSYS_HOME", Path(__file__).parents[2]))
@@ -37,35 +42,64 @@ FINAL = {64, 65, 70, 78}
 _log = logging.getLogger(__name__)
 
 
-def run_job(job: str, options: list[str], at: str, dag_run: Any, params: dict[str, Any]) -> dict[str, Any]:
-    """Run a job and return its summary, which Airflow keeps as the task's XCom.
+class JobOperator(BaseOperator):  # type: ignore[misc]  # where mypy runs, Airflow is not
+    """Runs a job and returns its summary, which Airflow keeps as the task's XCom.
 
     at: whether as_of is the moment that models are `judged` from, or `now`. Both follow from the DAG run alone, as does
     the run id: a try that comes later asks for the very same.
     """
-    run_id = re.sub(r"[^A-Za-z0-9_.-]", "-", dag_run.run_id)[:128]
-    as_of = moment(dag_run, params) - dt.timedelta(days=params["judged_days"] if at == "judged" else 0)
-    tuned = HOME / os.environ.get("RECSYS_STATE", "data/nights") / "tuned" / Path(params["config"]).stem
-    found = newest(tuned, dag_run)
-    configs = [f"--config={path}" for path in (params["config"], found) if path]
-    options = [option.format(tuned=tuned) for option in options]
-    command = [*LAUNCHER, f"jobs/{job}.py", *configs, "--run-id", run_id, "--as-of", as_of.isoformat(), *options]
-    _log.info("%s", shlex.join(command))
-    # Airflow's own variables hold its connections and keys: none of the job's business.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "PYTHON"))}
-    with subprocess.Popen(command, cwd=HOME, env=environment, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            output, _ = process.communicate()  # stderr goes on to the task's log as it comes
-        except BaseException:
-            process.terminate()  # the task is stopped: the job ends by itself, with nothing half-published
-            raise
-    summary = _last_object(output)
-    _log.info("%s", json.dumps(summary, indent=1, ensure_ascii=False))
-    code = process.returncode
-    if code == 0:
-        return summary
-    words = f"{job} ended with {code}: {summary.get('error', 'it left no summary; its log says more')}"
-    raise (AirflowFailException if code in FINAL else AirflowException)(words)
+
+    process: subprocess.Popen[str] | None = None
+
+    def __init__(self, *, job: str, options: list[str], at: str, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.job, self.options, self.at = job, options, at
+
+    def execute(self, context: Any) -> dict[str, Any]:
+        """Run the job in a process group of its own; its exit code decides whether it is tried again."""
+        dag_run, params = context["dag_run"], context["params"]
+        run_id = re.sub(r"[^A-Za-z0-9_.-]", "-", dag_run.run_id)[:128]
+        as_of = moment(dag_run, params) - dt.timedelta(days=params["judged_days"] if self.at == "judged" else 0)
+        tuned = HOME / os.environ.get("RECSYS_STATE", "data/nights") / "tuned" / Path(params["config"]).stem
+        found = newest(tuned, dag_run)
+        configs = [f"--config={path}" for path in (params["config"], found) if path]
+        own = [option.format(tuned=tuned) for option in self.options]
+        command = [*LAUNCHER, f"jobs/{self.job}.py", *configs, "--run-id", run_id, "--as-of", as_of.isoformat(), *own]
+        _log.info("%s", shlex.join(command))
+        # Airflow's own variables hold its connections and keys: none of the job's business.
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "PYTHON"))}
+        with subprocess.Popen(
+            command, cwd=HOME, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True
+        ) as self.process:
+            try:
+                output, _ = self.process.communicate()  # stderr goes on to the task's log as it comes
+            except BaseException:
+                self.on_kill()
+                raise
+        summary = _last_object(output)
+        _log.info("%s", json.dumps(summary, indent=1, ensure_ascii=False))
+        code = self.process.returncode
+        if code == 0:
+            return summary
+        words = f"{self.job} ended with {code}: {summary.get('error', 'it left no summary; its log says more')}"
+        raise (AirflowFailException if code in FINAL else AirflowException)(words)
+
+    def on_kill(self) -> None:
+        """Ask the job's process group to end, and kill what is left of it after half a minute.
+
+        All that Airflow does at SIGTERM is to call this, within `execute`, which goes on with the job's exit code. A
+        worker that waits for less than the job needs ends without it: the job has been asked, and ends by itself.
+        """
+        if self.process is None or self.process.returncode is not None:
+            return
+        with suppress(ProcessLookupError):  # the group is gone, as it should be
+            os.killpg(self.process.pid, signal.SIGTERM)
+            deadline = time.monotonic() + 30
+            while time.monotonic() < deadline:
+                self.process.poll()  # a child that nobody has asked for counts as there
+                os.killpg(self.process.pid, 0)
+                time.sleep(0.1)
+            os.killpg(self.process.pid, signal.SIGKILL)
 
 
 def moment(dag_run: Any, params: dict[str, Any]) -> dt.datetime:
@@ -102,8 +136,11 @@ def _last_object(output: str) -> dict[str, Any]:
 
 
 def _task(name: str, job: str, *options: str, at: str = "judged") -> Any:
-    arguments = {"job": job, "options": list(options), "at": at}
-    return PythonOperator(task_id=name, python_callable=run_job, op_kwargs=arguments)
+    return JobOperator(task_id=name, job=job, options=list(options), at=at)
+
+
+def _seconds(variable: str, otherwise: int) -> dt.timedelta:
+    return dt.timedelta(seconds=float(os.environ.get(variable, otherwise)))
 
 
 def _dag(name: str, schedule: str, about: str) -> Any:
@@ -114,9 +151,11 @@ def _dag(name: str, schedule: str, about: str) -> Any:
         start_date=dt.datetime(2024, 1, 1, tzinfo=dt.UTC),
         catchup=False,
         max_active_runs=1,
+        dagrun_timeout=_seconds("RECSYS_RUN_SECONDS", 72000),
         default_args={
             "retries": 3,
-            "retry_delay": dt.timedelta(seconds=float(os.environ.get("RECSYS_RETRY_SECONDS", "300"))),
+            "retry_delay": _seconds("RECSYS_RETRY_SECONDS", 300),
+            "execution_timeout": _seconds("RECSYS_TASK_SECONDS", 36000),
         },
         params={
             "config": Param(os.environ.get("RECSYS_CONFIG", "conf/completejourney.yaml"), type="string"),

@@ -5,9 +5,11 @@
 #
 # A job is tried again under the same run id where another try can help, up to RECSYS_TRIES times (4), after
 # RECSYS_PAUSE seconds (300). The script ends with the exit code of the job that failed, and 75 where one runs already.
+# A search that fails does not end the night, which goes on with the last settings that were found. SIGTERM and SIGINT
+# are handed on to the job, as SIGTERM; the script waits for its end, tries no more and has its code.
 # RECSYS_LAUNCHER (.venv/bin/python) runs a job, RECSYS_AS_OF (today, UTC) is the day up to which events are known, and
 # models are judged by the RECSYS_JUDGED_DAYS (28) before it. RECSYS_STATE (data/nights) is a folder that stays: tuned
-# settings and a lock. stdout has the summaries, one a line.
+# settings, a lock, and the stdout of the job that runs. stdout has the summaries, one a line.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -24,32 +26,65 @@ mkdir -p "$state"
 exec 9>"$state/$name.lock"
 flock --nonblock 9 || { echo "error: another night with $config is running (exit 75)" >&2; exit 75; }
 
+# bash acts on a signal only between commands and while it waits: what takes long is a child that it waits for.
+child='' stops=0
+stop() {
+    stops=$((stops + 1))
+    [ -z "$child" ] || kill -TERM "$child" 2>/dev/null || true
+}
+trap stop TERM INT
+
+attend() {  # a command as a child, which the lock is not handed to, until it has ended; returns its code
+    local code seen
+    "$@" 9>&- &
+    child=$!
+    ((stops == 0)) || kill -TERM "$child" 2>/dev/null || true  # asked before there was a child to ask
+    while :; do
+        seen=$stops code=0
+        wait "$child" || code=$?
+        ((stops > seen)) || break  # else the signal ended the wait, not the child
+    done
+    child=''
+    return "$code"
+}
+
+output=$state/$name.stdout
 run() {  # a job with its arguments, until it ends well or for good; its summary is left in $summary
-    local job=$1 code try
+    local job=$1 code=75 try
     shift
-    for ((try = 1; ; try++)); do
+    for ((try = 1; stops == 0; try++)); do
         code=0
-        summary=$("${launcher[@]}" "jobs/$job.py" "${configs[@]}" "$@" 9>&- | tail -n 1) || code=$?
+        attend "${launcher[@]}" "jobs/$job.py" "${configs[@]}" "$@" >"$output" || code=$?
+        summary=$(tail -n 1 "$output" 9>&-)
         echo "$summary"
         case $code in
             0) return ;;
             64 | 65 | 70 | 78) break ;;  # usage, data, a fault of the program, configuration: the same tomorrow
         esac
-        ((try < ${RECSYS_TRIES:-4})) || break
+        ((stops == 0 && try < ${RECSYS_TRIES:-4})) || break
         echo "night: $job ended with $code; try $((try + 1)) follows in ${RECSYS_PAUSE:-300} s" >&2
-        sleep "${RECSYS_PAUSE:-300}"
+        attend sleep "${RECSYS_PAUSE:-300}" || true
     done
+    if ((stops > 0)); then
+        echo "night: told to stop at $job (exit $code)" >&2
+        exit "$code"
+    fi
     echo "night: $job ended with $code after $try tries" >&2
-    exit "$code"
+    return "$code"
 }
 
-tuned=$state/tuned/$name/week-$sunday.yaml
-if [ "$sunday" = "$today" ] && [ ! -e "$tuned" ]; then
-    run ingest --run-id "week-$sunday" --as-of "$judged"
-    run build_features --run-id "week-$sunday" --as-of "$judged"
-    run tune --run-id "week-$sunday" --as-of "$judged" --out "$state/tuned/$name"
+tuned=$state/tuned/$name
+if [ "$sunday" = "$today" ] && [ ! -e "$tuned/week-$today.yaml" ]; then
+    week=(--run-id "week-$today" --as-of "$judged")
+    if ! { run ingest "${week[@]}" && run build_features "${week[@]}" && run tune "${week[@]}" --out "$tuned"; }; then
+        echo "night: the search for settings failed, the night goes on without it" >&2
+    fi
 fi
-[ ! -e "$tuned" ] || configs+=(--config "$tuned")
+settings=''
+for found in "$tuned"/week-*.yaml; do  # by date; a later week's are not for this night
+    [ ! -e "$found" ] || [[ $found > $tuned/week-$sunday.yaml ]] || settings=$found
+done
+[ -z "$settings" ] || configs+=(--config "$settings")
 
 run pipeline --run-id "night-$today" --as-of "$judged" --promote
 case $summary in

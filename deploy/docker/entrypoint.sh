@@ -38,4 +38,5 @@ case ${1:-} in
         command=("$@")
         ;;
 esac
+# A signal reaches the command, not what it started: a script in its place has to hand SIGTERM on to its job.
 exec /usr/bin/tini -s -- "${command[@]}"

@@ -4,9 +4,10 @@
 #   RECSYS_API=https://HOST:6443 RECSYS_IMAGE=registry.example.com/recsys-spark:0.1.0 deploy/kubernetes/submit.sh \
 #       jobs/pipeline.py --config /etc/recsys/shop.yaml --run-id night-2024-03-30 --as-of 2024-03-02 --promote
 #
-# RECSYS_NAMESPACE (recsys) and RECSYS_ACCOUNT (recsys) are those of deploy/kubernetes/account.yaml. spark-submit itself
-# ends with 1 whatever the job's code was; the pod's status and its log's last line have it. Where the code matters, run
-# the driver in a pod that you start yourself: deploy/kubernetes/night.yaml.
+# RECSYS_NAMESPACE (recsys), RECSYS_ACCOUNT (recsys, the driver's) and RECSYS_EXECUTOR_ACCOUNT (recsys-executor) are those
+# of deploy/kubernetes/account.yaml. spark-submit itself ends with 1 whatever the job's code was; the pod's status and
+# its log's last line have it. Where the code matters, run the driver in a pod that you start yourself:
+# deploy/kubernetes/night.yaml.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 job=${1:?names a job of jobs/}
@@ -19,6 +20,7 @@ exec "${SPARK_SUBMIT:-.venv/bin/spark-submit}" \
     --conf "spark.kubernetes.container.image=${RECSYS_IMAGE:?names the image}" \
     --conf "spark.kubernetes.namespace=${RECSYS_NAMESPACE:-recsys}" \
     --conf "spark.kubernetes.authenticate.driver.serviceAccountName=${RECSYS_ACCOUNT:-recsys}" \
+    --conf "spark.kubernetes.authenticate.executor.serviceAccountName=${RECSYS_EXECUTOR_ACCOUNT:-recsys-executor}" \
     --conf "spark.kubernetes.driver.podTemplateFile=$template" \
     --conf "spark.kubernetes.executor.podTemplateFile=$template" \
     "local:///opt/recsys-spark/$job" "$@"

@@ -5,8 +5,8 @@
         --py-files dist/recsys_spark.zip jobs/pipeline.py --config conf/completejourney.yaml --run-id night
 
 The command finds the master in the variable MASTER, and the cluster's secret in spark-defaults.conf of SPARK_CONF_DIR;
-spark-submit reads both. Everything started is stopped by its pid, whatever the command's end; the exit code is the
-command's.
+spark-submit reads both. Everything started is stopped by its pid, whatever the command's end, and the secret deleted.
+The exit code is the command's. SIGTERM stops the command, then the cluster, and the exit code is 143.
 
     python deploy/standalone/cluster.py --write-conf /etc/recsys-spark
 
@@ -17,6 +17,7 @@ import argparse
 import os
 import re
 import secrets
+import signal
 import socket
 import subprocess
 import sys
@@ -25,6 +26,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import FrameType
 
 import pyspark
 
@@ -37,9 +39,10 @@ def secured(folder: Path) -> Path:
     """Write spark-defaults.conf, which makes a cluster of all that read it, into a folder; return the folder.
 
     It has a new random secret, is for its owner's eyes alone, and has the authentication and the encryption of
-    conf/spark/standalone.conf. Raises FileExistsError where there is one: its cluster would fall apart.
+    conf/spark/standalone.conf, whose pages end nothing. Raises FileExistsError where there is one: its cluster would
+    fall apart.
     """
-    shared = ("spark.authenticate", "spark.network.crypto")
+    shared = ("spark.authenticate", "spark.network.crypto", "spark.ui.killEnabled")
     lines = [line for line in STANDALONE.read_text(encoding="utf-8").splitlines() if line.startswith(shared)]
     folder.mkdir(parents=True, exist_ok=True)
     private = os.open(folder / "spark-defaults.conf", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -74,11 +77,11 @@ def _server(environment: dict[str, str], log: Path, *command: str) -> Iterator[s
         end(process)
 
 
-def end(process: subprocess.Popen[bytes]) -> None:
-    """Ask a process to end, and kill it after twenty seconds."""
+def end(process: subprocess.Popen[bytes], seconds: float = 20) -> None:
+    """Ask a process to end, and kill it after some seconds."""
     process.terminate()
     try:
-        process.wait(timeout=20)
+        process.wait(timeout=seconds)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
@@ -159,6 +162,12 @@ def cluster(
         yield url, pids
 
 
+def _stop(number: int, _: FrameType | None) -> None:
+    """Leave all with-blocks, which stop what they started; a second signal does not cut that short."""
+    signal.signal(number, signal.SIG_IGN)
+    raise SystemExit(128 + number)
+
+
 def main() -> int:
     """Run a command with a cluster around it."""
     arguments = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -172,11 +181,16 @@ def main() -> int:
         print(secured(given.write_conf) / "spark-defaults.conf")
         return 0
     command = given.command[1:] if given.command[:1] == ["--"] else given.command
+    signal.signal(signal.SIGTERM, _stop)
     with tempfile.TemporaryDirectory(prefix="recsys-conf-") as folder:
         conf = secured(Path(folder))
         with cluster(given.workers, given.cores, given.memory, conf) as (url, _):
             own = {"MASTER": url, "SPARK_CONF_DIR": str(conf), "SPARK_LOCAL_IP": "127.0.0.1"}
-            return subprocess.run(command, env={**os.environ, **own}, check=False).returncode
+            process = subprocess.Popen(command, env={**os.environ, **own})
+            try:
+                return process.wait()
+            finally:
+                end(process, seconds=30)  # which a job has to come to its end
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ Floats = NDArray[np.float32]
 
 # What the objective may rise by in an epoch, as a share of it, before it is an error and not rounding.
 _ROUNDING = 1e-4
+_FOLD_STEPS = 100  # at most; the shortfall ends nearly all rows before
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,10 @@ class Settings:
     row_shortfall: float = 1e-4
     moving_steps: int = 5
     moving_shortfall: float = 0.4
+
+
+class DivergedError(DataError):
+    """The objective is no number, or rises."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,7 @@ def train(
     """Yield the epochs after those whose objectives are `done`, which led to `factors` (n_columns, rank).
 
     Ends after settings.epochs, or as soon as an epoch improves the objective by less than settings.tolerance
-    of it. Raises DataError where the objective is no number or rises, TryAgainError where blocks are lost
+    of it. Raises DivergedError where the objective is no number or rises, TryAgainError where blocks are lost
     again and again.
     """
     n = len(factors)
@@ -85,14 +90,19 @@ def converged(objectives: Sequence[float], tolerance: float) -> bool:
 
 
 def _check(label: str, before: Sequence[float], loss: float) -> None:
-    """Raise DataError unless an epoch's objective is a number and no more than that of the epoch before."""
+    """Raise DivergedError unless an epoch's objective is a number and no more than that of the epoch before."""
     if not np.isfinite(loss):
-        raise DataError(f"{label}: the objective is {loss}; raise als.regularization or look at the weights")
+        raise DivergedError(f"{label}: the objective is {loss}; raise als.regularization or look at the weights")
     if before and loss - before[-1] > _ROUNDING * abs(before[-1]):
-        raise DataError(
+        raise DivergedError(
             f"{label}: the objective rose from {before[-1]:,.6g} to {loss:,.6g}; raise als.regularization, or "
             "als.row_steps and als.moving_steps, which solve more exactly"
         )
+
+
+def fold_solve(factors: Floats, objective: Objective, shortfall: float) -> Solve:
+    """Return how rows are solved against factors that stay, as when histories are folded in: to the shortfall."""
+    return rows_solve(factors, objective, _FOLD_STEPS, shortfall)
 
 
 def rows_solve(factors: Floats, objective: Objective, steps: int, shortfall: float) -> Solve:
@@ -114,7 +124,8 @@ def _epoch(
         return factors, loss, 1
     # Σ_all s² = tr(XᵀX·YᵀY), and YᵀY is diagonal in this basis.
     loss += objective.a0 * float(np.diag(gram) @ solve.eigenvalues)
-    loss += float(reg @ np.einsum("ij,ij->i", solve.others, solve.others, dtype=np.float64))
+    squares = np.einsum("ij,ij->i", solve.others, solve.others, dtype=np.float64)
+    loss += float(np.einsum("i,i->", reg, squares))  # not by BLAS, whose threads would show in the last bits
     system = MovingSystem(blocks, gram, objective, reg, number, label)
     moved, gain, passes = system.solve(solve.others, residual, settings.moving_steps, settings.moving_shortfall)
     return moved, loss - gain, 1 + passes
@@ -151,7 +162,7 @@ class MovingSystem:
             image = direction - rotate(self._products(rotate(direction * scale, basis.T), passes), basis) * scale
             passes += 1
             length = norms / np.maximum(_row_dots(direction, image), np.float32(1e-30))
-            gain += float(length @ norms.astype(np.float64))  # of a step: (r·r)² / (p·A p)
+            gain += float(np.einsum("i,i->", length, norms, dtype=np.float64))  # of a step: (r·r)² / (p·A p)
             solution += length[:, None] * direction
             residual -= length[:, None] * image
             new = _row_dots(residual, residual)

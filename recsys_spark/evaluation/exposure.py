@@ -13,10 +13,10 @@ from recsys_spark.evaluation.metrics import checked, first_items
 from recsys_spark.schemas import ITEM_ID
 
 
-def exposure(lists: DataFrame, n_items: int, ks: Sequence[int]) -> dict[str, dict[str, float]]:
+def exposure(counts: pa.Table, n_items: int, ks: Sequence[int]) -> dict[str, dict[str, float]]:
     """Return each model's `coverage@k` and `gini@k`.
 
-    lists:   model string, items array<struct<item_id string, …>> in rank order.
+    counts:  of `item_counts`.
     n_items: size of the catalogue that the lists were drawn from.
 
     - coverage@k: the share of the catalogue that stands in some list's first k: Ge, Delgado-Battenfeld and Jannach,
@@ -25,14 +25,8 @@ def exposure(lists: DataFrame, n_items: int, ks: Sequence[int]) -> dict[str, dic
       are shown alike, towards 1 where one is shown to all: Fleder and Hosanagar, "Blockbuster Culture's Next Rise or
       Fall", Management Science 2009. A model that lists nothing has none.
 
-    Only counts by item come to the driver. Raises ValueError where n_items is below 1, or ks is empty or has one
-    below 1.
+    Raises ValueError where n_items is below 1, or ks is empty or has one below 1.
     """
-    return exposure_of(item_counts(lists, checked(ks)), n_items, ks)
-
-
-def exposure_of(counts: pa.Table, n_items: int, ks: Sequence[int]) -> dict[str, dict[str, float]]:
-    """Return what `exposure` does, of what `item_counts` has counted."""
     ks = checked(ks)
     if n_items < 1:
         raise ValueError(f"n_items: {n_items} is not ≥ 1; coverage is a share of the catalogue")
@@ -53,8 +47,10 @@ def exposure_of(counts: pa.Table, n_items: int, ks: Sequence[int]) -> dict[str, 
 def item_counts(lists: DataFrame, ks: Sequence[int]) -> pa.Table:
     """Return model, item_id and, for each of ks, `shown@k`: in how many lists an item stands among the first k.
 
-    A model whose lists are all empty has one row, of no item.
+    lists: model string, items array<struct<item_id string, …>> in rank order. Only these counts come to the driver. A
+    model whose lists are all empty has one row, of no item. Raises ValueError where ks is empty or has one below 1.
     """
+    ks = checked(ks)
     counted = (f.count_if(f.col("offset") < k).alias(f"shown@{k}") for k in ks)
     return (
         lists.select("model", f.posexplode_outer(first_items(max(ks))).alias("offset", ITEM_ID))

@@ -8,7 +8,7 @@ from statistics import NormalDist
 from recsys_spark.evaluation.comparison import Effect
 from recsys_spark.evaluation.resampling import ALL
 
-LOWER_IS_BETTER = ("popularity",)
+_LOWER_IS_BETTER = ("popularity",)
 _UNBOUNDED = ("popularity", "novelty")  # every other metric is between 0 and 1, so that a user loses 1 at most
 
 
@@ -73,12 +73,13 @@ def decide(effects: Sequence[Effect], rules: Rules, others: Mapping[str, Effect]
       Technometrics 1982); beating the one that looked best does not, where another that is truly best looked worse.
     - Not worse on any guard: the whole interval is above −margin · the champion's mean (non-inferiority: Piaggio et
       al., "Reporting of Noninferiority and Equivalence Randomized Trials", JAMA 2012), that of the bootstrap and that
-      of `with_two_more`, which knows that who differs may have been missed. Too few users to tell is a no.
+      of `with_two_more`, which knows that who differs may have been missed (of metrics between 0 and 1). Too few users
+      to tell is a no. With a margin of 0 no difference at all passes, too.
     - Worse on no segment: a segment is worse if its mean difference, as observed, is below −margin · its champion's
       mean, and that it is below 0 is no chance, by the test's p adjusted over all segments (Holm). Here too few users
       to tell is no reason to refuse: else each small country could block every model.
 
-    Of a metric of LOWER_IS_BETTER the difference counts with the other sign. Raises KeyError where the comparison
+    Of a metric where less is better the difference counts with the other sign. Raises KeyError where the comparison
     lacks a metric of the rules.
     """
     whole = {effect.metric: effect for effect in effects if effect.segment == ALL}
@@ -158,7 +159,7 @@ def less_is_better(metric: str) -> bool:
     >>> less_is_better("popularity@10"), less_is_better("ndcg@10")
     (True, False)
     """
-    return metric.partition("@")[0] in LOWER_IS_BETTER
+    return metric.partition("@")[0] in _LOWER_IS_BETTER
 
 
 def _numbers(effect: Effect) -> str:

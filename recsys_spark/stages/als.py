@@ -110,7 +110,7 @@ def _save_items(
     note: dict[str, object],
 ) -> None:
     """Where users moved, the items' factors are solved from theirs and written from where the items are."""
-    solve = trainer.rows_solve(users, objective, 100, run.config.topk.shortfall)
+    solve = trainer.fold_solve(users, objective, run.config.topk.shortfall)
     frame = blocks.frame(_item_rows, solve, "item_index int, factors array<float>")
     write_factors(run, "gold.item_factors", frame, epoch, note, data.biases)
 

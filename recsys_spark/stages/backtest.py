@@ -43,13 +43,12 @@ def backtest(run: Run) -> None:
     horizon = run.config.evaluation.horizon
     if run.as_of is None or horizon is None or run.config.holdout is not None:
         raise ConfigError("backtest: needs a log with time, as_of and evaluation.horizon, and no holdout")
-    parsed, _ = parsed_events(run)
+    parsed = parsed_events(run)
     first = parsed.where(f.col("reason").isNull()).agg(f.min("time")).first()
     if first is None or first[0] is None:
         raise DataError("backtest: bronze.events has no valid event of these files; run ingest first")
     last = run.as_of + horizon - dt.timedelta(microseconds=1)
-    spans = splits.sliding(utc(first[0]), last, horizon, most=run.options.get("moments") or 4)
-    moments = [span.as_of for span in spans]
+    moments = splits.sliding(utc(first[0]), last, horizon, run.options.get("moments") or 4)
     # A moment is compared with its best popularity list: gold.comparisons has the interval.
     config = run.config.model_copy(update={"evaluation": run.config.evaluation.model_copy(update={"report": True})})
     ids = []

@@ -36,7 +36,7 @@ def champion_of(run: Run) -> str | None:
     return rows[-1]["champion"] if rows else None
 
 
-def as_promoted(run: Run, model: Row) -> Run:
+def with_own_settings(run: Run, model: Row) -> Run:
     """Return the run with a model's own settings of how it ranks and of what weighs what.
 
     How it ranks is that of the lists that it was promoted for, if it was; else that of its training.

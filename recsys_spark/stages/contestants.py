@@ -11,21 +11,23 @@ from recsys_spark.errors import ConfigError, DataError
 from recsys_spark.evaluation.gate import less_is_better
 from recsys_spark.runs import Run
 from recsys_spark.stages import champions
-from recsys_spark.stages.events import parsed_events
-from recsys_spark.stages.known import interactions_commit
+from recsys_spark.stages.events import past_and_future
+from recsys_spark.stages.known import interactions_commit, weights_of
 from recsys_spark.stages.models import model_of
 from recsys_spark.stages.promote import Contest, check_past, gate_of, rules_of
 from recsys_spark.stages.rankers import (
     POPULARITIES,
+    Known,
     fallback_ranker,
     histories,
     items_by_index,
+    known,
     popularity_ranker,
     with_popularities,
 )
 from recsys_spark.stages.score import score_topk
 from recsys_spark.topk import scorer
-from recsys_spark.transforms import events, interactions, splits
+from recsys_spark.transforms import interactions
 
 CHAMPION = "champion"
 
@@ -53,20 +55,20 @@ def served(run: Run, model_id: str) -> Row:
     other = dataclasses.replace(run, options={"model": model_id}, outputs={}, counts={})
     model = model_of(other)
     check_past(run, model)
-    score_topk(champions.as_promoted(other, model))
+    score_topk(champions.with_own_settings(other, model))
     return model
 
 
-def rivals(run: Run, model: Row, champion: str | None) -> dict[str, str]:
-    """Return the ids of the trained models to compare one with, by name, their lists made: champion and --baseline."""
-    found: dict[str, str] = {}
+def rivals(run: Run, model: Row, champion: str | None) -> dict[str, Row]:
+    """Return the trained models to compare one with, by name, their lists made: champion and --baseline."""
+    found: dict[str, Row] = {}
     if champion is not None:
-        served(run, champion)
-        found[CHAMPION] = champion
+        found[CHAMPION] = served(run, champion)
     for model_id in run.options.get("baseline") or ():
         if model_id == model["model_id"]:
             raise DataError(f"--baseline {model_id}: that is the model to evaluate; name another one")
-        found[f"{served(run, model_id)['kind']} {model_id}"] = model_id
+        other = served(run, model_id)
+        found[f"{other['kind']} {model_id}"] = other
     return found
 
 
@@ -86,23 +88,26 @@ def contest(run: Run, name: str, challenger: str, champion: str | None, deciding
     return Contest(name, challenger, best, best, None, tuple(others) if deciding else ())
 
 
-def all_lists(run: Run, past: DataFrame, relevant: DataFrame, models: Mapping[str, str]) -> dict[str, DataFrame]:
-    """Return the lists of trained models, ids by name, and of popularity, for the users of `relevant`.
+def all_lists(run: Run, past: DataFrame, relevant: DataFrame, models: Mapping[str, Row]) -> dict[str, DataFrame]:
+    """Return the lists of trained models, the run's own first, and of popularity, for the users of `relevant`.
 
     Users without history get what they would be served.
     """
     users = relevant.select("user_id").distinct()
     rows = histories(run, past, users)
     n_rows = rows.count()
-    k = run.config.topk.k
-    items, context = items_by_index(run), run.spark.sparkContext
-    lists, popular = {}, scorer.ship(context, fallback_ranker(run, items))
-    for of, model_id in models.items():
-        every = _lists_of(run, model_id)
-        known = every.join(users, "user_id", "left_semi")
-        new = users.join(known, "user_id", "left_anti")
-        fallback = scorer.recommend(histories(run, past, new), n_rows, popular, k)
-        lists[of] = known.unionByName(fallback, allowMissingColumns=True)
+    k, context = run.config.topk.k, run.spark.sparkContext
+    items = items_by_index(run)
+    whole = Known(past, items)
+    lists, popular = {}, scorer.ship(context, fallback_ranker(run, whole))
+    for place, (of, model) in enumerate(models.items()):
+        own = run if place == 0 else champions.with_own_settings(run, model)
+        as_here = weights_of(own) == weights_of(run)
+        shipped = popular if as_here else scorer.ship(context, fallback_ranker(own, known(own)))
+        listed = _lists_of(run, model["model_id"]).join(users, "user_id", "left_semi")
+        new = users.join(listed, "user_id", "left_anti")
+        fallback = scorer.recommend(histories(run, past, new), n_rows, shipped, k)
+        lists[of] = listed.unionByName(fallback, allowMissingColumns=True)
     life = run.config.evaluation.popularity_half_life
     if life is not None:
         items = with_popularities(run, items, decayed(run, life))
@@ -125,8 +130,7 @@ def _lists_of(run: Run, model_id: str) -> DataFrame:
 
 def decayed(run: Run, half_life: dt.timedelta) -> DataFrame:
     """Return (item_id, popularity_decayed, adoptions_decayed) of the run's past, with a half-life of their own."""
-    parsed, _ = parsed_events(run)
-    past, _ = splits.split(events.valid(parsed), run.as_of, run.config.evaluation.horizon, run.config.holdout)
+    past, _ = past_and_future(run)
     found = interactions.popularities(past, run.config.features, run.as_of, [half_life])
     names = ("popularity_decayed", "adoptions_decayed")
     return found.select("item_id", *(f.col(f"{name}_0").alias(name) for name in names))

@@ -10,20 +10,20 @@ from pyspark.sql import functions as f
 from rich.table import Table
 
 from recsys_spark.evaluation import metrics
-from recsys_spark.evaluation.exposure import exposure_of, item_counts
+from recsys_spark.evaluation.exposure import exposure, item_counts
 from recsys_spark.evaluation.lists import Catalogue, per_list
 from recsys_spark.runs import Option, Run
 from recsys_spark.runs import main as run_job
 from recsys_spark.stages import champions
 from recsys_spark.stages.contestants import all_lists, contest, reigning, rivals
-from recsys_spark.stages.events import parsed_events
+from recsys_spark.stages.events import past_and_future
 from recsys_spark.stages.known import as_timestamp
 from recsys_spark.stages.models import model_of
 from recsys_spark.stages.promote import check_past, compare, promote
 from recsys_spark.stages.rankers import POPULARITIES
 from recsys_spark.stages.report import Evaluated, write_report
 from recsys_spark.stages.segments import segments
-from recsys_spark.transforms import events, interactions, splits
+from recsys_spark.transforms import interactions
 from recsys_spark.transforms.attributes import items_at
 
 GATE: dict[str, Option] = {
@@ -66,7 +66,7 @@ def evaluate(run: Run) -> None:
     if max(settings.k) > run.config.topk.k:
         run.say(f"warning: evaluation.k = {max(settings.k)} is longer than the lists of topk.k = {run.config.topk.k}")
     name = f"{model['kind']}, trained" if model["kind"] in POPULARITIES else model["kind"]
-    models = {name: model["model_id"]} | rivals(run, model, champion)
+    models = {name: model} | rivals(run, model, champion)
     lists = all_lists(run, past, relevant, models)
     items = catalogue(run, past)
     rows = reduce(
@@ -74,7 +74,7 @@ def evaluate(run: Run) -> None:
         (
             measured(run, ranked, relevant, past, items)
             .withColumn("model", f.lit(of))
-            .withColumn("model_id", f.lit(models.get(of, model["model_id"])))
+            .withColumn("model_id", f.lit(models.get(of, model)["model_id"]))
             for of, ranked in lists.items()
         ),
     )
@@ -87,7 +87,7 @@ def evaluate(run: Run) -> None:
         run.metrics = metrics.means(written)
         shown = (ranked.withColumn("model", f.lit(of)) for of, ranked in lists.items())
         counts = item_counts(reduce(DataFrame.unionByName, shown), settings.k)
-        whole = exposure_of(counts, len(items.item_ids), settings.k)
+        whole = exposure(counts, len(items.item_ids), settings.k)
     for of, values in run.metrics.items():
         lifts = {k: values.get(f"popularity@{k}") for k in settings.k}
         values |= whole[of] | {
@@ -152,14 +152,13 @@ def catalogue(run: Run, past: DataFrame) -> Catalogue:
 
 
 def wanted(run: Run, past: DataFrame) -> DataFrame:
-    """Return the distinct (user_id, item_id, known) to be found: of the horizon, of the chosen events, new to the user.
+    """Return the distinct (user_id, item_id, known) to be found: of the horizon, of the chosen events.
 
-    known: whether the item is in the catalogue, that is, had an event before as_of.
+    They are new to the user unless evaluation.new_items_only is false. known: whether the item is in the catalogue,
+    that is, had an event before as_of.
     """
-    parsed, _ = parsed_events(run)
-    settings = run.config.evaluation
-    _, future = splits.split(events.valid(parsed), run.as_of, settings.horizon, run.config.holdout)
-    pairs = interactions.wanted(future, past, run.config.features, settings)
+    _, future = past_and_future(run)
+    pairs = interactions.wanted(future, past, run.config.features, run.config.evaluation)
     items = run.tables.read_slice("gold.item_features", {"as_of": run.as_of})
     known = items.select("item_id", f.lit(True).alias("known"))
     return pairs.join(f.broadcast(known), "item_id", "left").fillna(False, ["known"])

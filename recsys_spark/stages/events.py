@@ -11,16 +11,22 @@ from recsys_spark.errors import DataError
 from recsys_spark.files import pattern
 from recsys_spark.runs import Run
 from recsys_spark.schemas import SOURCE_FILE
-from recsys_spark.transforms import events, limits
+from recsys_spark.transforms import events, limits, splits
 
 
-def parsed_events(run: Run, version: int | None = None) -> tuple[DataFrame, int]:
-    """Return bronze.events parsed and judged by the configuration, and the table's version that was read.
+def parsed_events(run: Run, version: int | None = None) -> DataFrame:
+    """Return bronze.events parsed and judged by the configuration.
 
     version: to read; without it the newest, or that of source.ingested_before.
     """
-    typed, version, _ = typed_events(run, version)
-    return limits.judge(typed, run.config.source, run.as_of), version
+    typed, _, _ = typed_events(run, version)
+    return limits.judge(typed, run.config.source, run.as_of)
+
+
+def past_and_future(run: Run, version: int | None = None) -> tuple[DataFrame, DataFrame]:
+    """Return the valid events to learn from, and those to judge by, as of the run's as_of and holdout."""
+    good = events.valid(parsed_events(run, version))
+    return splits.split(good, run.as_of, run.config.evaluation.horizon, run.config.holdout)
 
 
 def typed_events(run: Run, version: int | None = None) -> tuple[DataFrame, int, int]:

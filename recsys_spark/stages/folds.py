@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 from pyspark.sql import Row
 
 from recsys_spark.als.baseline import Baseline
-from recsys_spark.als.trainer import rows_solve
+from recsys_spark.als.trainer import fold_solve
 from recsys_spark.config import Config
 from recsys_spark.errors import DataError
 from recsys_spark.memory import Ranking, check_ranking
@@ -56,7 +56,7 @@ def _als(run: Run, model: Row) -> tuple[Ints, Fold]:
     baseline = None
     if als.objective == "explicit":
         baseline = Baseline(model["mean"], biases, als.damping if als.baseline == "biases" else None)
-    return indices, AlsFold(rows_solve(factors, objective_of(als), 100, run.config.topk.shortfall), baseline)
+    return indices, AlsFold(fold_solve(factors, objective_of(als), run.config.topk.shortfall), baseline)
 
 
 def _spectral(run: Run, model: Row) -> tuple[Ints, Fold]:

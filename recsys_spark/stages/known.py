@@ -12,17 +12,15 @@ from recsys_spark import files
 from recsys_spark.config import Files
 from recsys_spark.errors import DataError
 from recsys_spark.runs import Run
-from recsys_spark.stages.events import parsed_events, read_files
+from recsys_spark.stages.events import past_and_future, read_files
 from recsys_spark.tables import Commit
-from recsys_spark.transforms import attributes, events, features, profile, splits
+from recsys_spark.transforms import attributes, features, profile
 from recsys_spark.transforms import interactions as transforms
 from recsys_spark.transforms.features import Moment
 
 # What of `features` weighs pairs and says what is popular: a model ranks by the weights that it learned from.
 WEIGHTS = ("events", "hides", "value", "value_cap", "value_threshold", "negative", "half_life", "transform",
            "popularity_half_life")  # fmt: skip
-
-PLACES = {"silver.items": "items", "silver.users": "users"}
 
 
 def as_timestamp(moment: dt.datetime | None) -> Column:
@@ -55,8 +53,7 @@ def weighed(run: Run, built: Commit) -> tuple[DataFrame, DataFrame | None]:
     if all(known.get(name) == value for name, value in weights_of(run).items()):
         return run.tables.read_slice("silver.interactions", {"as_of": run.as_of}, built.version), None
     settings = run.config.features
-    parsed, _ = parsed_events(run, built.note["from"]["bronze.events"])
-    past, _ = splits.split(events.valid(parsed), run.as_of, run.config.evaluation.horizon, run.config.holdout)
+    past, _ = past_and_future(run, built.note["from"]["bronze.events"])
     pairs = transforms.interactions(past, settings, run.as_of).persist(StorageLevel.MEMORY_AND_DISK)
     counted = transforms.item_features(pairs, run.as_of, settings.popularity_half_life)
     popular = counted.select("item_id", "popularity", "popularity_decayed", "adoptions_decayed")

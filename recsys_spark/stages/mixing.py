@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from recsys_spark.als.trainer import rows_solve
+from recsys_spark.als.trainer import fold_solve
 from recsys_spark.runs import Run
 from recsys_spark.stages.windows import epochs_on, horizon
 from recsys_spark.topk.folds import AlsFold
@@ -33,13 +33,16 @@ def choose_kind(
 ) -> Chosen:
     """Choose among tune.kinds, around ALS with the settings, and the epochs and prior, that were best.
 
-    Where als is among the kinds, another is taken only if its value is above that of ALS by more than the standard
-    error of their difference. No setting is tried after so many minutes.
+    Where als is among the kinds, another is taken only if its value is above that of ALS by more than two standard
+    errors of their difference. No setting is tried after so many minutes.
     """
     tune, deadline = run.config.tune, time.monotonic() + 60 * minutes
+    # As many vectors as the smallest window has: training, which knows more, refuses more than it has.
+    most = min(min(len(each.columns), each.blocks(life, settings["transform"]).n_rows) for each in windows) - 1
+    ranks = sorted({min(rank, most) for rank in tune.spectral_ranks})
     mixer = Mixer(
         windows, [_trained(run, each, life, settings, best) for each in windows], life, settings["transform"],
-        best["popularity"], run.config.spectral, max(tune.spectral_ranks), run.config.evaluation.k[0],
+        best["popularity"], run.config.spectral, max(ranks), run.config.evaluation.k[0],
     )  # fmt: skip
     served: dict[str, Any] = {
         "prior_weight": tune.prior_weights,
@@ -52,7 +55,7 @@ def choose_kind(
             days = horizon(run) / dt.timedelta(days=1)
             served["repeat_prior"], start["repeat_prior"] = [days * factor for factor in tune.repeat_priors], 0.0
     shape: dict[str, Any] = {
-        "rank": tune.spectral_ranks,
+        "rank": ranks,
         "list_exponent": tune.list_exponents,
         "user_exponent": tune.exponents,
         "item_exponent": tune.exponents,
@@ -82,7 +85,7 @@ def choose_kind(
     best_kind = max(found, key=lambda kind: mixer.value(found[kind]))
     if "als" in found:
         gain, error = mixer.gain(found[best_kind], found["als"])
-        best_kind = best_kind if gain > error else "als"
+        best_kind = best_kind if gain > 2 * error else "als"
     return Chosen(best_kind, found[best_kind], mixer.value(found[best_kind]), said)
 
 
@@ -90,7 +93,7 @@ def _trained(run: Run, window: Window, life: int, settings: Mapping[str, Any], b
     """Return ALS's fold of a window, trained with settings for the epochs that were best."""
     objective, epochs = epochs_on(run, window, life, settings, best["epochs"])
     *_, last = epochs
-    return AlsFold(rows_solve(last.factors, objective, 100, run.config.topk.shortfall))
+    return AlsFold(fold_solve(last.factors, objective, run.config.topk.shortfall))
 
 
 def fragment_of(chosen: Chosen) -> dict[str, Any]:

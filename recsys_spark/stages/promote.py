@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as f
 from rich.table import Table
+from rich.text import Text
 
 from recsys_spark.config import Config
 from recsys_spark.errors import ConfigError, DataError
@@ -154,7 +155,7 @@ def show(run: Run, effects: list[Effect], contest: Contest, made: Row) -> None:
     for effect in effects:
         if effect.metric in judged and (effect.segment == ALL or effect.metric == judged[0]):
             table.add_row(
-                effect.metric, effect.segment, f"{effect.users:,}", f"{effect.champion:.4f}",
+                effect.metric, Text(effect.segment), f"{effect.users:,}", f"{effect.champion:.4f}",
                 f"{effect.challenger:.4f}", f"{effect.difference:+.4f}", f"{effect.low:+.4f} to {effect.high:+.4f}",
                 f"{effect.p_adjusted:.3f}", f"{effect.detectable:.4f}",
             )  # fmt: skip

@@ -16,6 +16,7 @@ from recsys_spark.errors import DataError
 from recsys_spark.runs import Run
 from recsys_spark.stages.events import read_files
 from recsys_spark.stages.folds import fold_of
+from recsys_spark.stages.known import interactions_commit, weighed
 from recsys_spark.stages.models import FACTORS, VECTORS
 from recsys_spark.topk import scorer
 from recsys_spark.topk.baselines import BaselineModel, Frequent, ItemKnn, Random
@@ -33,6 +34,24 @@ _SEGMENT_ITEMS = 1000  # of a segment's popular items; after them come those of 
 _SEGMENTS = 100_000
 
 
+@dataclasses.dataclass(frozen=True)
+class Known:
+    """What was known as of the run's as_of by the weights of its configuration.
+
+    pairs: as in silver.interactions; items: as `items_by_index` returns them, with what is popular by these weights.
+    """
+
+    pairs: DataFrame
+    items: pa.Table
+
+
+def known(run: Run) -> Known:
+    """Return what was known, as build_features wrote it, or anew where it did so with other weights."""
+    pairs, popular = weighed(run, interactions_commit(run))
+    items = items_by_index(run)
+    return Known(pairs, items if popular is None else with_popularities(run, items, popular))
+
+
 def histories(run: Run, pairs: DataFrame, only: DataFrame | None = None) -> DataFrame:
     """Return the rows that `scorer.recommend` takes, of pairs of silver.interactions and all that rules them.
 
@@ -42,8 +61,8 @@ def histories(run: Run, pairs: DataFrame, only: DataFrame | None = None) -> Data
     hide = hides(topk.hide_seen)
     # Disliked, returned: no history, but not to be shown again.
     gone = f.col("hidden") if "hidden" in pairs.columns else f.lit(False)
-    known = pairs.where(~gone).select("user_id", "item_id", "weight", hide.alias("_hide"))
-    parts = [scorer.history_rows(_indexed(run, known), f.col("_hide"))]
+    kept = pairs.where(~gone).select("user_id", "item_id", "weight", hide.alias("_hide"))
+    parts = [scorer.history_rows(_indexed(run, kept), f.col("_hide"))]
     parts.append(scorer.marks(_indexed(run, pairs.where(gone).select("user_id", "item_id")), HIDDEN))
     for name, given, kind in (("blocked", topk.blocked, HIDDEN), ("allowed", topk.allowed, ALLOWED)):
         if given is not None:
@@ -77,15 +96,15 @@ def popularity_ranker(run: Run, items: pa.Table, popularity: str) -> Ranker:
     )
 
 
-def fallback_ranker(run: Run, items: pa.Table, segments: bool = True) -> Ranker:
+def fallback_ranker(run: Run, known: Known, segments: bool = True) -> Ranker:
     """Return the ranker of users without usable history: the popular of their segment if asked for, then of all."""
-    popular = popularity_ranker(run, items, run.config.topk.fallback)
-    return with_segments(run, popular, items) if segments else popular
+    popular = popularity_ranker(run, known.items, run.config.topk.fallback)
+    return with_segments(run, popular, known) if segments else popular
 
 
-def with_segments(run: Run, ranker: Ranker, items: pa.Table) -> Ranker:
+def with_segments(run: Run, ranker: Ranker, known: Known) -> Ranker:
     """Return the ranker with what is popular in each segment before what is popular with all."""
-    return dataclasses.replace(ranker, segments=_segment_orders(run, items))
+    return dataclasses.replace(ranker, segments=_segment_orders(run, known))
 
 
 def with_popularities(run: Run, items: pa.Table, values: DataFrame) -> pa.Table:
@@ -97,15 +116,12 @@ def with_popularities(run: Run, items: pa.Table, values: DataFrame) -> pa.Table:
     return items
 
 
-def model_ranker(run: Run, model: Row, items: pa.Table, segments: bool = True) -> Ranker:
-    """Return the ranker of a model of any kind, with the configured popularity behind it, by segment if asked for.
-
-    items: as `items_by_index` returns them.
-    """
-    kind = model["kind"]
+def model_ranker(run: Run, model: Row, known: Known, segments: bool = True) -> Ranker:
+    """Return the ranker of a model of any kind, with the configured popularity behind it, by segment if asked for."""
+    kind, items = model["kind"], known.items
     if kind in POPULARITIES:
         return popularity_ranker(run, items, kind)
-    ranker = fallback_ranker(run, items, segments)
+    ranker = fallback_ranker(run, known, segments)
     if kind not in FACTORS | VECTORS:
         own = _baseline(run, model, items)
         return dataclasses.replace(ranker, baseline=own, may=_eligible(items), reasons=run.config.topk.reasons)
@@ -117,9 +133,9 @@ def model_ranker(run: Run, model: Row, items: pa.Table, segments: bool = True) -
         settings = topk.prior
         prior = Prior.of(popularity, fold.item_factors(), settings.weight, settings.new_users, settings.min_history)
     scales = popularity_scales(popularity, topk.popularity_exponent) if topk.popularity_exponent else None
-    known = Model.of(kind, indices, fold, _eligible(items), ranker.categories, prior, scales)
+    factors = Model.of(kind, indices, fold, _eligible(items), ranker.categories, prior, scales)
     return dataclasses.replace(
-        ranker, model=known, reasons=topk.reasons, repeats=_repeats(run, items), only_seen=topk.only_seen
+        ranker, model=factors, reasons=topk.reasons, repeats=_repeats(run, items), only_seen=topk.only_seen
     )
 
 
@@ -252,12 +268,12 @@ def _segments(run: Run) -> list[str]:
     return [row[0] for row in rows]
 
 
-def _segment_orders(run: Run, items: pa.Table) -> Orders | None:
+def _segment_orders(run: Run, known: Known) -> Orders | None:
     """Return the eligible items that most users of each segment had, the first thousand of each."""
     if not run.tables.exists("silver.users"):
         return None
     names = _segments(run)
-    pairs = run.tables.read_slice("silver.interactions", {"as_of": run.as_of}).where("NOT hidden")
+    pairs, items = known.pairs.where("NOT hidden"), known.items
     one: Any = f.lit(1.0)
     if run.config.topk.fallback != "popularity" and run.as_of is not None:
         time = "first_time" if run.config.topk.fallback == "adoptions_decayed" else "last_time"

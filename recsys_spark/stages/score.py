@@ -4,7 +4,6 @@ import hashlib
 import json
 from pathlib import Path
 
-import pyarrow as pa
 from pyspark import Accumulator
 from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as f
@@ -14,21 +13,14 @@ from recsys_spark.errors import DataError, TryAgainError
 from recsys_spark.redaction import redacted_config
 from recsys_spark.runs import Option, Run
 from recsys_spark.runs import main as run_job
-from recsys_spark.stages.champions import as_promoted
+from recsys_spark.stages.champions import with_own_settings
 from recsys_spark.stages.events import read_files
-from recsys_spark.stages.known import as_timestamp, delivered, interactions_commit, weighed, weights_of
+from recsys_spark.stages.known import as_timestamp, delivered, interactions_commit, weights_of
 from recsys_spark.stages.models import model_of
-from recsys_spark.stages.rankers import (
-    POPULARITIES,
-    histories,
-    items_by_index,
-    model_ranker,
-    with_popularities,
-    with_segments,
-)
+from recsys_spark.stages.rankers import POPULARITIES, histories, known, model_ranker, with_segments
 from recsys_spark.stages.shown import show_lists
 from recsys_spark.stages.similar import similar_items
-from recsys_spark.tables import Commit, Slice
+from recsys_spark.tables import Slice
 from recsys_spark.topk import scorer
 from recsys_spark.topk.ranker import Ranker
 from recsys_spark.transforms.events import text
@@ -48,11 +40,14 @@ _MOST_PARTS = 16  # each reads all interactions, so that more of them would be m
 
 
 def score_topk(run: Run) -> None:
-    """Write the list of every user who is known before as_of, one slice a model and as_of."""
+    """Write the list of every user who is known before as_of, one slice a model and as_of.
+
+    With --users it is a few users' lists that are shown, with --similar-items items' neighbours that are written.
+    """
     run.resolve_as_of()
     model = model_of(run)
     if run.options.get("model") == "champion":
-        run = as_promoted(run, model)
+        run = with_own_settings(run, model)
     if run.options.get("similar_items"):
         similar_items(run, model)
     elif run.options.get("users"):
@@ -66,7 +61,7 @@ def score_topk(run: Run) -> None:
 
 def _score_all(run: Run, model: Row, where: Slice) -> None:
     commit, topk = interactions_commit(run), run.config.topk
-    known = [name for name in ("silver.items", "silver.users") if run.tables.exists(name)]
+    more = [name for name in ("silver.items", "silver.users") if run.tables.exists(name)]
     features = run.tables.find("gold.item_features", {"as_of": run.as_of})
     sources: dict[str, object] = {
         "silver.interactions": commit.version,
@@ -75,16 +70,16 @@ def _score_all(run: Run, model: Row, where: Slice) -> None:
         "weights": weights_of(run),
         "files": delivered(run, {"blocked": topk.blocked, "allowed": topk.allowed}),
     }
-    note: dict[str, object] = {"from": sources | {name: run.tables.version(name) for name in known}}
+    note: dict[str, object] = {"from": sources | {name: run.tables.version(name) for name in more}}
     done = run.tables.find("gold.recommendations", where)
     if done is not None and done.note.get("from") == note["from"] and not run.options.get("anew"):
         run.outputs["gold.recommendations"] = done.version
         _drop_parts(run, where)
         run.say(f"scoring: the lists of model {model['model_id']} as of {run.as_of} are there already")
         return
-    pairs, items = _known(run, commit)
-    shipped = scorer.ship(run.spark.sparkContext, model_ranker(run, model, items))
-    rows, n_rows = histories(run, pairs), pairs.count()
+    then = known(run)
+    shipped = scorer.ship(run.spark.sparkContext, model_ranker(run, model, then))
+    rows, n_rows = histories(run, then.pairs), then.pairs.count()
     n_parts = min(_MOST_PARTS, max(1, -(-n_rows // topk.chunk_interactions)))
     counter = run.spark.sparkContext.accumulator(0)
     with run.doing("ranking", counter):
@@ -99,13 +94,6 @@ def _score_all(run: Run, model: Row, where: Slice) -> None:
     written = run.tables.read_slice("gold.recommendations", where, commit.version).groupBy("source").count().collect()
     run.counts["lists"] = {row["source"]: row["count"] for row in sorted(written)}
     run.say(f"scoring: lists by source: {run.counts['lists']}")
-
-
-def _known(run: Run, built: Commit) -> tuple[DataFrame, pa.Table]:
-    """Return the pairs of silver.interactions and `items_by_index`, both by the weights of the run's configuration."""
-    pairs, popular = weighed(run, built)
-    items = items_by_index(run)
-    return pairs, items if popular is None else with_popularities(run, items, popular)
 
 
 def _in_parts(
@@ -165,8 +153,9 @@ def _export(run: Run, where: Slice) -> None:
     """Write the lists as plain files, one row or line a user."""
     lists = run.tables.read_slice("gold.recommendations", where)
     moment = "always" if run.as_of is None else f"{run.as_of:%Y-%m-%dT%H%M%S}"
+    model = str(where["model_id"]).replace(":", "-")  # HDFS wants no colon
     place = run.tables.export(
-        lists.drop("model_id", "as_of"), f"recommendations/{where['model_id']}/{moment}", run.options["export"]
+        lists.drop("model_id", "as_of"), f"recommendations/{model}/{moment}", run.options["export"]
     )
     run.counts["export"] = place
     run.say(f"scoring: lists as {run.options['export']} in {place}")
@@ -174,43 +163,48 @@ def _export(run: Run, where: Slice) -> None:
 
 def _score_few(run: Run, model: Row, file: str) -> None:
     """Rank for the users of a file and show their lists, on stderr and in the summary; no table changes."""
+    given, n_rows = _given(run, file)
+    users, then = given.select("user_id").distinct(), known(run)
+    if "item_id" in given.columns:
+        own = given.where(f.col("item_id") != "").groupBy("user_id", "item_id").agg(f.sum("weight").alias("weight"))
+        pairs = own.withColumn("event_types", f.lit(None).cast("array<string>"))
+    else:
+        pairs = then.pairs
+    rows = histories(run, pairs, users)
+    ranker = model_ranker(run, model, then, segments=False)
+    lists = _ranked(run, rows, n_rows, ranker)
+    short = {row["user_id"] for row in lists if _filled_up(row, run.config.topk.k)}
+    # What is popular in segments takes a pass over all interactions, and few lists need it.
+    if short and run.tables.exists("silver.users") and model["kind"] not in POPULARITIES:
+        again = _ranked(run, rows.where(f.col("user_id").isin(*short)), n_rows, with_segments(run, ranker, then))
+        lists = [row for row in lists if row["user_id"] not in short] + again
+    run.counts["users"] = show_lists(run, lists, pairs)
+    given.unpersist()
+
+
+def _given(run: Run, file: str) -> tuple[DataFrame, int]:
+    """Return the rows of a file of users, and how many: user_id, and where it has histories, item_id and weight."""
     form = _FORMATS.get(Path(file).suffix)
     if form is None:
         raise DataError(f"--users {file}: its name must end in {', '.join(_FORMATS)}")
     raw = read_files(run, Files.model_validate({"path": file, "format": form}))
     if "user_id" not in raw.columns:
         raise DataError(f"--users {file}: no column user_id; its columns are: {', '.join(raw.columns)}")
-    given = raw.select(
-        f.coalesce(text("user_id"), f.lit("")).alias("user_id"),
-        (text("item_id") if "item_id" in raw.columns else f.lit("")).alias("item_id"),
-        (text("weight").try_cast("double") if "weight" in raw.columns else f.lit(1.0)).alias("weight"),
-    ).persist()
-    nobody, no_number, n_users, n_rows = given.agg(
-        f.count_if(f.col("user_id") == ""), f.count_if(f.col("weight").isNull()), f.count_distinct("user_id"),
-        f.count(f.lit(1)),
-    ).collect()[0]  # fmt: skip
-    if nobody or no_number:
-        raise DataError(f"--users {file}: {nobody} rows without a user, {no_number} with a weight that is no number")
+    columns = [f.coalesce(text("user_id"), f.lit("")).alias("user_id")]
+    if "item_id" in raw.columns:
+        weight = text("weight").try_cast("double") if "weight" in raw.columns else f.lit(1.0)
+        columns += [f.coalesce(text("item_id"), f.lit("")).alias("item_id"), weight.alias("weight")]
+    given = raw.select(*columns).persist()
+    no_number = f.count_if(f.col("weight").isNull()) if "item_id" in raw.columns else f.lit(0)
+    nobody, no_weight, n_users, n_rows = given.agg(
+        f.count_if(f.col("user_id") == ""), no_number, f.count_distinct("user_id"), f.count(f.lit(1))
+    ).collect()[0]
+    if nobody or no_weight:
+        raise DataError(f"--users {file}: {nobody} rows without a user, {no_weight} with a weight that is no number")
     if not 0 < n_users <= _FEW:
         most = f", more than {_FEW}; score all users instead" if n_users else ""
         raise DataError(f"--users {file}: {n_users or 'no'} users{most}")
-    users = given.select("user_id").distinct()
-    if "item_id" in raw.columns:
-        pairs = given.where(f.col("item_id") != "").groupBy("user_id", "item_id").agg(f.sum("weight").alias("weight"))
-        pairs = pairs.withColumn("event_types", f.lit(None).cast("array<string>"))
-        items = items_by_index(run)
-    else:
-        pairs, items = _known(run, interactions_commit(run))
-    rows = histories(run, pairs, users)
-    ranker = model_ranker(run, model, items, segments=False)
-    lists = _ranked(run, rows, n_rows, ranker)
-    short = {row["user_id"] for row in lists if _filled_up(row, run.config.topk.k)}
-    # What is popular in segments takes a pass over all interactions, and few lists need it.
-    if short and run.tables.exists("silver.users") and model["kind"] not in POPULARITIES:
-        own = rows.where(f.col("user_id").isin(*short))
-        again = _ranked(run, own, n_rows, with_segments(run, ranker, items))
-        lists = [row for row in lists if row["user_id"] not in short] + again
-    run.counts["users"] = show_lists(run, lists, pairs)
+    return given, n_rows
 
 
 def _ranked(run: Run, rows: DataFrame, n_rows: int, ranker: Ranker) -> list[Row]:

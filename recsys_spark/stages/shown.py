@@ -5,6 +5,7 @@ from typing import Any
 from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as f
 from rich.table import Table
+from rich.text import Text
 
 from recsys_spark.runs import Run
 from recsys_spark.stages.known import names_of
@@ -31,20 +32,20 @@ def show_lists(run: Run, lists: list[Row], pairs: DataFrame) -> dict[str, list[d
     names = names_of(run, listed | because | {item for items in had.values() for item in items})
     for row in rows:
         history = had.get(row["user_id"], [])
-        table = Table(title=f"user {row['user_id']} ({row['source']})", title_justify="left")
+        table = Table(title=Text(f"user {row['user_id']} ({row['source']})", "table.title"), title_justify="left")
         table.add_column("history, by weight")
         table.add_column("recommended")
         table.add_column("score", justify="right")
         table.add_column("because of")
         for place in range(max(len(history), len(row["items"]))):
-            mine = names[history[place]] if place < len(history) else ""
+            mine = Text(names[history[place]] if place < len(history) else "")
             if place >= len(row["items"]):
                 table.add_row(mine)
                 continue
             item = row["items"][place]
             score = "" if item["score"] is None else f"{item['score']:.3f}"
             reasons = ", ".join(names[reason["item_id"]] for reason in item["because"] or ())
-            table.add_row(mine, names[item["item_id"]], score, reasons)
+            table.add_row(mine, Text(names[item["item_id"]]), score, Text(reasons))
         run.console.print(table)
     return {row["user_id"]: [item.asDict(recursive=True) for item in row["items"]] for row in rows}
 

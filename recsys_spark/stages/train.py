@@ -78,6 +78,7 @@ def _identity(run: Run, inputs: dict[str, int]) -> dict[str, object]:
     }
     if kind in FACTORS:
         identity["als"] = run.config.als.model_dump(mode="json")
+        identity["shortfall"] = run.config.topk.shortfall  # to which items are solved where users moved
     if kind in VECTORS:
         identity["spectral"] = run.config.spectral.model_dump(mode="json")
     return {"identity": identity}

@@ -13,8 +13,9 @@ import yaml
 from numpy.typing import NDArray
 
 from recsys_spark.als.objective import Objective
-from recsys_spark.als.trainer import rows_solve
+from recsys_spark.als.trainer import DivergedError, fold_solve
 from recsys_spark.errors import ConfigError, DataError
+from recsys_spark.redaction import redacted_config
 from recsys_spark.runs import Option, Run
 from recsys_spark.runs import main as run_job
 from recsys_spark.schemas import SCHEMAS
@@ -106,7 +107,19 @@ def _try(
     prior = {"popularity": float(best_list), "weight": float(tune.prior_weights[len(tune.prior_weights) // 2])}
     stopped = False
     for number in range(1, max(tune.epochs) + 1):
-        factors = [next(epochs).factors for epochs in runs]
+        try:
+            factors = [next(epochs).factors for epochs in runs]
+        except DivergedError:  # the worst that settings can do: they are told from all others by a value of nothing
+            stopped = True
+            if not values:
+                values[tune.epochs[0]] = 0.0
+                best = {
+                    "value": 0.0,
+                    "epochs": tune.epochs[0],
+                    "popularity": best_list,
+                    "prior_weight": prior["weight"],
+                }
+            break
         if number not in tune.epochs:
             continue
         value = _worth(run, windows, factors, objectives[0], life, chosen["transform"])
@@ -133,7 +146,7 @@ def _worth(
     """Return a function of a prior, popularity (by its place) and weight: the mean over windows of users' mean NDCG."""
     k, prepared = run.config.evaluation.k[0], []
     for each, own in zip(windows, factors, strict=True):
-        fold = AlsFold(rows_solve(own, objective, 100, run.config.topk.shortfall))
+        fold = AlsFold(fold_solve(own, objective, run.config.topk.shortfall))
         given = ready(each.sample, each.histories(life, transform), each.columns)
         users = fold.user_factors(given.offsets, given.columns, given.weights)
         prepared.append((each, given, users, fold.item_factors()))
@@ -150,9 +163,16 @@ def _worth(
 
 
 def _done(run: Run) -> list[tuple[Done, dict[str, Any]]]:
-    """Return the trials that an earlier try of this run finished."""
+    """Return the trials that an earlier try of this run finished.
+
+    Raises ConfigError where they were of other windows or another configuration.
+    """
     if not run.tables.exists("gold.trials"):
         return []
+    before = run.tables.find("gold.trials", {"study": run.run_id})
+    if before is not None and before.note.get("identity", _identity(run)) != _identity(run):
+        raise ConfigError(f"--run-id {run.run_id}: it searched as of another moment or by another configuration; give "
+                          "a run id of its own")  # fmt: skip
     rows = run.tables.read_slice("gold.trials", {"study": run.run_id}).orderBy("trial").collect()
     _, popular = tried(run)
     keys = [(name, None if life is None else life.total_seconds()) for name, life in popular]
@@ -185,7 +205,17 @@ def _save(
     }
     schema = SCHEMAS["gold.trials"]
     frame = run.spark.createDataFrame([tuple(row[name] for name in schema.names)], schema).coalesce(1)
-    run.tables.append_step("gold.trials", frame, {"study": run.run_id}, number, {}, ("study",))
+    note = {"identity": _identity(run)}
+    run.tables.append_step("gold.trials", frame, {"study": run.run_id}, number, note, ("study",))
+
+
+def _identity(run: Run) -> dict[str, Any]:
+    """Return what decides the worth of settings, but how many are tried."""
+    sections = {"source", "features", "holdout", "als", "spectral", "topk", "evaluation", "tune"}
+    chosen = redacted_config(run.config.model_dump(mode="json", include=sections))
+    for budget in ("trials", "minutes"):
+        del chosen["tune"][budget]
+    return {"as_of": run.as_of.isoformat() if run.as_of else None, "config": chosen}
 
 
 def _fragment(

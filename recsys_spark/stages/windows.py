@@ -75,7 +75,7 @@ def past_windows(run: Run, lives: list[dt.timedelta | None], popular: list[Popul
 def past_parts(run: Run) -> Iterator[tuple[DataFrame, DataFrame, dt.datetime | None]]:
     """Yield each window's events: those known, those to be found, and the moment between them, if there is time."""
     config = run.config
-    parsed, _ = parsed_events(run)
+    parsed = parsed_events(run)
     run.as_of = run.as_of or number_and_end(events.valid(parsed))[1]
     past, _ = splits.split(events.valid(parsed), run.as_of, config.evaluation.horizon, config.holdout)
     past = past.persist()

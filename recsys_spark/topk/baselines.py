@@ -122,13 +122,15 @@ def _near(
     order = np.empty(room, np.int32)
     values = np.empty(room, np.float32)
     sums = np.zeros(n_items, np.float64)
+    last = np.full(n_items, -1, np.int32)  # user who touched an item last
     touched = np.empty(n_items, np.int32)
     end = 0
     for u in range(len(offsets) - 1):
         n = 0
         for q in range(offsets[u], offsets[u + 1]):
             for p in range(near_offsets[items[q]], near_offsets[items[q] + 1]):
-                if sums[near[p]] == 0:
+                if last[near[p]] != u:
+                    last[near[p]] = u
                     touched[n] = near[p]
                     n += 1
                 sums[near[p]] += weights[q] * similarities[p]

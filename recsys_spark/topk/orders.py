@@ -87,6 +87,7 @@ def fill(
                 if same >= most:
                     continue
             found[u, n] = item
+            not_to[item] = u
             scores[u, n] = values[q] if was_empty else np.nan
             n += 1
             if n == k:

@@ -32,7 +32,7 @@ class Prior:
         """Build from the popularity (n_items,) of a model's items and their factors (n_items, rank)."""
         logs = np.log1p(popularity.astype(np.float64))
         squares = float(np.einsum("ij,ij->", factors, factors, dtype=np.float64))
-        scale = float(np.sqrt(squares / max(float(logs @ logs), 1e-30))) or 1.0
+        scale = float(np.sqrt(squares / max(float(np.einsum("i,i->", logs, logs)), 1e-30))) or 1.0
         return cls((logs * scale).astype(np.float32), scale, weight, extra, min_history)
 
     def with_items(self, factors: Floats) -> Floats:

@@ -72,6 +72,11 @@ class Model:
         factors = self.fold.user_factors(offsets.astype(np.int32), columns, values)
         return factors if self.prior is None else self.prior.with_users(factors, np.diff(offsets))
 
+    def told(self, factors: Floats) -> Flags:
+        """Return of whom `user_factors` tell anything, (n_users,): a history may weigh nothing, or next to nothing."""
+        own = factors if self.prior is None else factors[:, :-1]
+        return np.asarray((own != 0).any(axis=1))
+
     def explain(self, columns: Ints, values: Floats, listed: Ints) -> Doubles:
         """Return what items of one history contribute to listed items' scores, (n_listed, n_history).
 
@@ -191,8 +196,8 @@ def rank_chunk(table: pa.Table, ranker: Ranker, k: int) -> pa.RecordBatch:
         model, most = ranker.model, ranker.most_of_category
         known = history.at(model.places)
         counts = np.diff(known.offsets)
-        served = counts > 0
         factors = model.user_factors(known.offsets, known.items, known.weights)
+        served = (counts > 0) & model.told(factors)
         free, bound, n_items = served & ~restricted, served & restricted, len(ranker.item_ids)
         raised, apart = history, hidden  # what is ranked with a bonus, and what is not ranked without one
         if ranker.repeats is not None:

@@ -24,33 +24,14 @@ _ZONE_LETTERS = set("VzOXxZ")
 _DIVISIONS = {"Divide", "IntegralDivide", "Remainder", "Pmod"}
 
 
-def reasons(source: Source, events: Mapping[str, float] | None = None) -> list[str]:
-    """Return the names of all rules that a row can break, in the order in which they are tried.
-
-    The last two look at other rows too: `transforms.limits` has them.
-
-    >>> reasons(Source(path="log.parquet", filters={"returned": "true"}))
-    ['missing_user', 'missing_item', 'returned']
-    """
-    names = ["malformed"] if source.format in ("csv", "json") else []
-    names += ["missing_user", "missing_item"]
-    if source.columns.time is not None:
-        names += ["missing_time", "bad_time", "future_time"]
-    if events is not None:
-        names += ["unknown_event"]
-    if source.columns.value is not None:
-        names += ["bad_value", "absurd_value"] + ["negative_value"] * (not source.negative_values)
-    names += list(source.filters)
-    return names + ["duplicate_line"] * (source.duplicates == "refuse") + ["too_many_events"] * bool(source.heavy_users)
-
-
 def parse(raw: DataFrame, source: Source, events: Mapping[str, float] | None = None) -> DataFrame:
     """Return each raw row as user_id, item_id, time, event, value, measures, reason, BRONZE_COLUMNS, MALFORMED, record.
 
     `raw` is as `sources.read_raw` gives it: all columns are strings; `record` holds them as a struct, so that
     their names meet no other; `measures` is an array of numbers, in the order of `source.measures`, null where one
-    cannot be computed. `reason` is null where the row is good, else the first of `reasons` that it
-    breaks. A missing value is a bad one where a value column is mapped; a filter that is null refuses.
+    cannot be computed. `reason` is null where the row is good, else the first rule that it breaks,
+    in the order of docs/data.md. A missing value is a bad one where a value column is mapped; a filter that is null
+    refuses.
 
     Raises ConfigError for a filter, measure, type, time zone or time pattern that Spark cannot use, and for a filter
     or measure that a dirty value would make fail (division, or a cast of a string).

@@ -39,6 +39,6 @@ def extend(known: DataFrame | None, ids: DataFrame, name: str, index: str) -> tu
     return placed.select(name, (place + shift).cast("int").alias(index)), total
 
 
-def encode(pairs: DataFrame, user_ids: DataFrame, item_ids: DataFrame, how: str = "inner") -> DataFrame:
+def encode(pairs: DataFrame, user_ids: DataFrame, item_ids: DataFrame) -> DataFrame:
     """Add user_index and item_index to rows of (user_id, item_id, …)."""
-    return pairs.join(f.broadcast(item_ids), "item_id", how).join(user_ids, "user_id", how)
+    return pairs.join(f.broadcast(item_ids), "item_id").join(user_ids, "user_id")

@@ -1,7 +1,6 @@
 """Which events are past, to learn from, and which are future, to be judged by."""
 
 import datetime as dt
-from dataclasses import dataclass
 
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as f
@@ -54,54 +53,25 @@ def learnt_from(holdout: Holdout | None) -> Column:
     return chance.cast("double") >= holdout.users * 2.0**53
 
 
-@dataclass(frozen=True)
-class Span:
-    """A window of a backtest: learn from [start, as_of), judge by [as_of, end); start None is the log's begin."""
+def sliding(first: dt.datetime, last: dt.datetime, horizon: dt.timedelta, most: int | None = None) -> list[dt.datetime]:
+    """Return the moments of a backtest on a log with events in [first, last], oldest first.
 
-    start: dt.datetime | None
-    as_of: dt.datetime
-    end: dt.datetime
-
-
-def sliding(
-    first: dt.datetime,
-    last: dt.datetime,
-    horizon: dt.timedelta,
-    history: dt.timedelta | None = None,
-    step: dt.timedelta | None = None,
-    most: int | None = None,
-) -> list[Span]:
-    """Return the windows for a backtest on a log with events in [first, last], oldest first.
-
-    The latest ends just after `last`; each ends a `step` (the horizon if None) before the next, so that with a step of
-    at least the horizon no two futures share an event. Each has something to learn from: `history` of it, whole, or
-    else all from `first` on. `most`: the latest so many.
+    What comes within a horizon from a moment on judges what was learned from all before it. The latest horizon ends
+    just after `last`, each other one where the next begins, so that no two judge by the same event. Before each moment
+    there is something to learn from. `most`: the latest so many.
 
     >>> day = dt.timedelta(days=1)
-    >>> [span.as_of.day for span in sliding(dt.datetime(2024, 3, 1), dt.datetime(2024, 3, 9), 2 * day, 3 * day)]
-    [5, 7]
+    >>> [moment.day for moment in sliding(dt.datetime(2024, 3, 1), dt.datetime(2024, 3, 9), 3 * day)]
+    [3, 6]
     """
-    step = horizon if step is None else step
-    if min(horizon, step, history or horizon) <= dt.timedelta(0):
-        raise ValueError(f"horizon {horizon}, step {step} and history {history} must be longer than nothing")
-    spans: list[Span] = []
-    end = last + dt.timedelta(microseconds=1)
-    while most is None or len(spans) < most:
-        as_of = end - horizon
-        start = None if history is None else as_of - history
-        if as_of <= first or (start is not None and start < first):
-            break
-        spans.append(Span(start, as_of, end))
-        end -= step
-    return spans[::-1]
-
-
-def within(events: DataFrame, span: Span) -> tuple[DataFrame, DataFrame]:
-    """Return (past, future) of a window of a backtest."""
-    past = _before(events, span.as_of)
-    if span.start is not None:
-        past = past.where(f.col(_TIME) >= f.lit(span.start))
-    return past, _before(events.where(f.col(_TIME) >= f.lit(span.as_of)), span.end)
+    if horizon <= dt.timedelta(0):
+        raise ValueError(f"horizon {horizon} must be longer than nothing")
+    moments: list[dt.datetime] = []
+    moment = last + dt.timedelta(microseconds=1) - horizon
+    while moment > first and (most is None or len(moments) < most):
+        moments.append(moment)
+        moment -= horizon
+    return moments[::-1]
 
 
 def _last(events: DataFrame, n: int) -> tuple[DataFrame, DataFrame]:

@@ -135,7 +135,8 @@ def listed(
     """Return lists (n_users, k) by factors of users and items, with a popularity (n_dictionary,) as prior.
 
     With repeats, items of the history that are not hidden are raised.
-    Who has no history that the model knows gets the most popular items; so is filled what ends early.
+    Who has no history that the model knows, or that says anything, gets the most popular items; so is filled what ends
+    early.
     """
     sample = given.sample
     prior = Prior.of(popularity[given.items], items, weight)
@@ -156,7 +157,7 @@ def listed(
     with one_thread(), ThreadPoolExecutor(os.cpu_count()) as pool:
         parts = [slice(start, start + _BATCH) for start in range(0, sample.n_users, _BATCH)]
         lists = np.concatenate(list(pool.map(rank, parts)))
-    lists[~given.served] = -1
+    lists[~(given.served & users.any(axis=1))] = -1
     _fill_up(sample, popularity, lists)
     return lists
 

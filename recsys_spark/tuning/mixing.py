@@ -68,9 +68,12 @@ class Mixer:
         return float(np.mean([each.mean() for each in self.of_users(point)]))
 
     def gain(self, point: Point, other: Point) -> tuple[float, float]:
-        """Return by how much a point's value is above another's, and the standard error of that difference."""
+        """Return by how much a point's value is above another's, and the standard error of that difference.
+
+        Windows are mostly of the same users: the error is the mean of theirs, as if one said nothing new after another.
+        """
         differences = [ours - theirs for ours, theirs in zip(self.of_users(point), self.of_users(other), strict=True)]
-        error = np.sqrt(sum(each.var(ddof=1) / len(each) for each in differences)) / len(differences)
+        error = np.mean([np.sqrt(each.var(ddof=1) / len(each)) for each in differences])
         return float(np.mean([each.mean() for each in differences])), float(error)
 
     def of_users(self, point: Point) -> list[Doubles]:
@@ -116,8 +119,9 @@ class Mixer:
         if key not in self._vectors:
             window = self.windows[number]
             blocks = window.blocks(self.life, self.transform)
-            rank = min(self.rank, len(window.columns) - 1, blocks.n_rows - 1)
-            space = Subspace(initial_factors(window.hashes, rank, self.spectral.seed, 1.0), self.spectral.most_blocks)
+            space = Subspace(
+                initial_factors(window.hashes, self.rank, self.spectral.seed, 1.0), self.spectral.most_blocks
+            )
             degrees = trainer.column_degrees(blocks, len(window.columns))
             settings = trainer.Settings(a, b, self.spectral.tolerance, self.spectral.steps)
             for _ in trainer.iterate(blocks, space, degrees, settings):

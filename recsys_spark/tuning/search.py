@@ -52,6 +52,8 @@ class Search:
     def tell(self, done: Done) -> None:
         """Learn from a trial."""
         steps = dict(enumerate(done.values.values(), start=1))
+        # Under these names the pruner looks for what a trial competes with at its rungs, steps 1, 2, 4 and so on.
+        rungs = {f"completed_rung_{rung}": steps[2**rung] for rung in range(len(steps)) if 2**rung in steps}
         self._done.append(
             create_trial(
                 state=TrialState.PRUNED if done.stopped else TrialState.COMPLETE,
@@ -59,6 +61,7 @@ class Search:
                 distributions=self._space,
                 value=done.best,
                 intermediate_values=steps,
+                system_attrs=rungs,
             )
         )
 

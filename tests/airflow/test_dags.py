@@ -10,6 +10,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,18 @@ exec {python} "$@"
 """
 
 
+# In the place of all jobs: works with a child until it is told to end, as an interrupted job does; the second one says
+# that the configuration is wrong.
+PATIENT = """#!/usr/bin/env bash
+echo "$1" >>{home}/calls
+[ "$(wc -l <{home}/calls)" = 1 ] || exit 78
+sleep 300 &
+trap 'touch {home}/told; exit 75' TERM
+echo $$ $! >{home}/working
+while :; do sleep 0.05; done
+"""
+
+
 @dataclass(frozen=True)
 class Airflow:
     """A home of Airflow's own, and one for the jobs: their folder, a launcher, the shop's log and configuration."""
@@ -51,6 +64,11 @@ class Airflow:
     config: Path
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        process = self.start(*arguments)
+        out, err = process.communicate(timeout=900)
+        return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+    def start(self, *arguments: str, **variables: str) -> subprocess.Popen[str]:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "AIRFLOW"))}
         own = {
             "AIRFLOW_HOME": str(self.home / "airflow"),
@@ -60,12 +78,16 @@ class Airflow:
             "RECSYS_LAUNCHER": str(self.home / "job"),
             "RECSYS_RETRY_SECONDS": "1",
         }
-        return subprocess.run(
-            [AIRFLOW, *arguments], env={**inherited, **own}, capture_output=True, text=True, check=False, timeout=900
-        )
+        return subprocess.Popen(
+            [AIRFLOW, *arguments],
+            env={**inherited, **own, **variables}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
 
-    def test(self, dag: str, **params: Any) -> subprocess.CompletedProcess[str]:
-        return self.run("dags", "test", dag, DAY, "--conf", json.dumps({"config": str(self.config), **params}))
+    def test(self, dag: str) -> subprocess.CompletedProcess[str]:
+        return self.run(*self.night(dag))
+
+    def night(self, dag: str = "recsys_night") -> list[str]:
+        return ["dags", "test", dag, DAY, "--conf", json.dumps({"config": str(self.config)})]
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         with sqlite3.connect(self.home / "airflow/airflow.db") as database:
@@ -149,3 +171,19 @@ def test_a_week_leaves_settings_that_later_nights_start_from(airflow: Airflow) -
     os.utime(written, (0, 0))
     night = airflow.test("recsys_night")
     assert f"{written}: colour: unknown key" in night.stdout + night.stderr
+
+
+@pytest.mark.parametrize("told_by", ["SIGTERM", "a timeout"])
+def test_a_task_that_is_stopped_ends_its_jobs_process_group_and_is_tried_again(airflow: Airflow, told_by: str) -> None:
+    (airflow.home / "job").write_text(PATIENT.format(home=airflow.home))
+    process = airflow.start(*airflow.night(), RECSYS_TASK_SECONDS="300" if told_by == "SIGTERM" else "3")
+    while not ((airflow.home / "working").exists() and (pids := (airflow.home / "working").read_text().split())):
+        assert process.poll() is None
+        time.sleep(0.05)
+    if told_by == "SIGTERM":
+        process.terminate()
+    out, err = process.communicate(timeout=300)
+    assert (airflow.home / "told").exists()
+    assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+    assert ("ingest ended with 75" in out + err) == (told_by == "SIGTERM")
+    assert "ingest ended with 78" in out + err and airflow.tasks("recsys_night")["ingest"] == ("failed", 2)

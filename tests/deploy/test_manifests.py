@@ -147,6 +147,30 @@ def test_what_the_manifests_run_is_in_the_image(application: dict[str, Any], nig
     assert container["image"] in launcher and application["spec"]["image"] == container["image"]
 
 
+def test_executors_have_an_account_that_may_do_nothing_and_no_token(
+    application: dict[str, Any], night: dict[str, Any]
+) -> None:
+    accounts = manifests("account.yaml")
+    driver, executor = [one["metadata"]["name"] for one in accounts if one["kind"] == "ServiceAccount"]
+    (binding,) = [one for one in accounts if one["kind"] == "RoleBinding"]
+    assert [one["name"] for one in binding["subjects"]] == [driver]
+    (token,) = [one["automountServiceAccountToken"] for one in accounts if "automountServiceAccountToken" in one]
+    assert (executor, token) == (accounts[2]["metadata"]["name"], False)
+
+    assert application["spec"]["driver"]["serviceAccount"] == pod_of(night)["serviceAccountName"] == driver
+    assert application["spec"]["executor"]["serviceAccount"] == executor
+    # Elsewhere Spark starts the executors' pods; the template's account, if it had one, would come first.
+    name = "spark.kubernetes.authenticate.executor.serviceAccountName="
+    launcher = next(one["value"] for one in pod_of(night)["containers"][0]["env"] if one["name"] == "RECSYS_LAUNCHER")
+    assert f"{name}{executor}" in shlex.split(launcher)
+    assert f"{name}${{RECSYS_EXECUTOR_ACCOUNT:-{executor}}}" in (FOLDER / "submit.sh").read_text()
+    assert not [key for key in manifests("pod.yaml")[0]["spec"] if key.startswith("serviceAccount")]
+
+
+def test_a_night_that_hangs_ends_before_the_next(night: dict[str, Any]) -> None:
+    assert night["spec"]["jobTemplate"]["spec"]["activeDeadlineSeconds"] == 20 * 3600
+
+
 def test_the_jobs_pod_is_failed_by_the_codes_that_end_a_night(night: dict[str, Any]) -> None:
     (rule,) = night["spec"]["jobTemplate"]["spec"]["podFailurePolicy"]["rules"]
     script = (PROJECT / "deploy/cron/nightly.sh").read_text()

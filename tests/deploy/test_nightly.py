@@ -1,6 +1,7 @@
 """deploy/cron/nightly.sh with a stand-in for the jobs: what it asks for, what it tries again, and how it ends."""
 
 import os
+import signal
 import subprocess
 import time
 from dataclasses import dataclass
@@ -23,6 +24,15 @@ exit "$code"
 """
 
 
+# Works until it is told to end, which takes it a moment and has a code of its own.
+PATIENT = """#!/usr/bin/env bash
+echo "$*" >>calls
+trap 'sleep 0.3; echo "{\\"exit_code\\": 75}"; exit 75' TERM
+echo $$ >working
+while :; do sleep 0.05; done
+"""
+
+
 @dataclass(frozen=True)
 class Night:
     """A folder with the script where it expects to lie, and a stand-in for the jobs."""
@@ -42,12 +52,20 @@ class Night:
         return subprocess.Popen(
             [str(self.folder / "deploy/cron/nightly.sh")],
             env={**os.environ, **own, **variables}, cwd="/", stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            # Tests in the background of a shell ignore Ctrl-C, and what they start would, too.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )  # fmt: skip
 
     def run(self, **variables: str) -> tuple[int, str, str]:
         process = self.start(**variables)
         out, err = process.communicate(timeout=60)
         return process.returncode, out, err
+
+    def wait_for(self, file: str, process: subprocess.Popen[str]) -> str:
+        while not ((self.folder / file).exists() and (found := (self.folder / file).read_text())):
+            assert process.poll() is None
+            time.sleep(0.02)
+        return found
 
     def calls(self) -> list[str]:
         return (self.folder / "calls").read_text().splitlines()
@@ -109,22 +127,81 @@ def test_on_sundays_settings_are_searched_for_once_and_the_week_uses_them(night:
         f"jobs/build_features.py --config conf/shop.yaml {week}",
         f"jobs/tune.py --config conf/shop.yaml {week} --out data/nights/tuned/shop",
     ]
-    found = night.folder / "data/nights/tuned/shop/week-2024-03-31.yaml"
-    found.parent.mkdir(parents=True)
-    found.touch()
-    for day in ("2024-03-31", "2024-04-02", "2024-04-06", "2024-04-08"):
+    found = settings(night, "2024-03-31")
+    for day in ("2024-03-31", "2024-04-02", "2024-04-06"):
         (night.folder / "calls").write_text("")
         assert night.run(RECSYS_AS_OF=day)[0] == 0
-        with_it = [f"--config {found.relative_to(night.folder)} --run-id night-" in call for call in night.calls()]
-        assert with_it == [day < "2024-04-07"] * 3
+        assert [f"--config {found} --run-id night-" in call for call in night.calls()] == [True] * 3
+
+
+def settings(night: Night, sunday: str) -> str:
+    """Leave the settings of a Sunday's search, and return where."""
+    found = Path(f"data/nights/tuned/shop/week-{sunday}.yaml")
+    (night.folder / found).parent.mkdir(parents=True, exist_ok=True)
+    (night.folder / found).touch()
+    return str(found)
+
+
+def test_a_night_takes_the_last_settings_that_were_found_before_it(night: Night) -> None:
+    older, newer = settings(night, "2024-03-03"), settings(night, "2024-03-17")
+    settings(night, "2024-03-31")  # after the night
+    assert night.run()[0] == 0
+    assert all(f"--config {newer} --run-id" in call and older not in call for call in night.calls())
+
+
+@pytest.mark.parametrize(("job", "code"), [("tune", 78), ("tune", 65), ("build_features", 70), ("ingest", 75)])
+def test_a_search_that_fails_does_not_end_the_night(night: Night, job: str, code: int) -> None:
+    found = settings(night, "2024-03-24")
+    night.plan(job, code)
+    ended, _, err = night.run(RECSYS_AS_OF="2024-03-31", RECSYS_TRIES="1")
+    assert ended == 0 and f"{job} ended with {code} after 1 tries" in err
+    assert "the search for settings failed, the night goes on without it" in err
+    searched = [call.split()[0] for call in night.calls() if "--run-id week-" in call]
+    assert searched == ["jobs/ingest.py", "jobs/build_features.py", "jobs/tune.py"][: len(searched)]
+    assert searched[-1] == f"jobs/{job}.py"
+    served = night.calls()[len(searched) :]
+    assert len(served) == 3 and all(f"--config {found} --run-id night-" in call for call in served)
+
+
+@pytest.mark.parametrize("day", ["2024-03-30", "2024-03-31"])  # the second begins with a search
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_job_and_then_the_night_with_its_code(night: Night, number: int, day: str) -> None:
+    (night.folder / "job").write_text(PATIENT)
+    process = night.start(RECSYS_AS_OF=day)
+    job = int(night.wait_for("working", process))
+    process.send_signal(number)
+    time.sleep(0.1)
+    process.send_signal(number)  # while the job comes to its end
+    out, err = process.communicate(timeout=20)
+    assert (process.returncode, out, len(night.calls())) == (75, '{"exit_code": 75}\n', 1)
+    assert "told to stop at" in err and "follows" not in err
+    with pytest.raises(ProcessLookupError):
+        os.kill(job, 0)
+
+
+def test_a_signal_between_two_tries_ends_the_night_with_the_code_of_the_first(night: Night) -> None:
+    night.plan("pipeline", 69)
+    process = night.start(RECSYS_PAUSE="60")
+    assert process.stderr is not None and "try 2 follows in 60 s" in process.stderr.readline()
+    process.terminate()
+    assert process.wait(timeout=20) == 69 and len(night.calls()) == 1
+    process.communicate()
+
+
+def test_nothing_that_outlives_a_killed_night_keeps_its_lock(night: Night) -> None:
+    night.plan("pipeline", 75)
+    process = night.start(RECSYS_PAUSE="3")
+    assert process.stderr is not None and "try 2 follows in 3 s" in process.stderr.readline()
+    process.kill()
+    process.wait()  # and not `communicate`: its pause is still there
+    assert night.run()[0] == 0
+    process.communicate()
 
 
 def test_two_nights_of_a_configuration_do_not_run_at_once(night: Night) -> None:
-    (night.folder / "job").write_text("#!/bin/sh\ntouch began\nwhile [ ! -e go ]; do sleep 0.05; done\necho {}\n")
+    (night.folder / "job").write_text("#!/bin/sh\necho >began\nwhile [ ! -e go ]; do sleep 0.05; done\necho {}\n")
     first = night.start()
-    while not (night.folder / "began").exists():
-        assert first.poll() is None
-        time.sleep(0.02)
+    night.wait_for("began", first)
     assert night.run()[0] == 75
     (night.folder / "go").touch()
     assert first.wait(timeout=60) == 0

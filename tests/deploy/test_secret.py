@@ -20,3 +20,4 @@ def test_the_file_protects_as_the_conf_of_the_jobs_does(tmp_path: Path) -> None:
     cluster = dict(line.split() for line in (secured(tmp_path) / "spark-defaults.conf").read_text().splitlines())
     assert len(cluster.pop("spark.authenticate.secret")) == 64
     assert cluster == {name: jobs[name] for name in cluster} and "spark.network.crypto.cipher" in cluster
+    assert cluster["spark.ui.killEnabled"] == "false"  # the pages of master and workers ask for no login

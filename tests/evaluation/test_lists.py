@@ -56,9 +56,13 @@ def test_popularity_novelty_and_diversity_agree_with_rectools(spark: SparkSessio
     }
 
 
+def exposed(lists_of_models: DataFrame, n_items: int, ks: list[int]) -> dict[str, dict[str, float]]:
+    return exposure.exposure(exposure.item_counts(lists_of_models, ks), n_items, ks)
+
+
 def test_coverage_agrees_with_rectools_and_gini_with_the_mean_difference_of_all_pairs(spark: SparkSession) -> None:
     n_items, ks = len(REFERENCE["categories"]), REFERENCE["ks"]
-    found = exposure.exposure(of_model(frame(spark, REFERENCE["lists"])), n_items, ks)["m"]
+    found = exposed(of_model(frame(spark, REFERENCE["lists"])), n_items, ks)["m"]
     for k in ks:
         assert found[f"coverage@{k}"] == pytest.approx(REFERENCE["expected"][f"coverage@{k}"], abs=1e-9)
         shown = [item for items in REFERENCE["lists"].values() for item in items[:k]]
@@ -108,7 +112,7 @@ def test_what_lists_are_like_is_the_same_bytes_on_any_partitioning(spark: SparkS
 
 def test_coverage_is_the_share_of_the_catalogue_within_the_first_k_of_some_list(spark: SparkSession) -> None:
     given = frame(spark, {"u": ["a", "b", "c"], "v": ["b", "a", "d", "e"], "w": [], "n": None})
-    found = exposure.exposure(of_model(given), 8, [1, 2, 3, 10])["m"]
+    found = exposed(of_model(given), 8, [1, 2, 3, 10])["m"]
     assert {name: value for name, value in found.items() if name.startswith("coverage")} == {
         "coverage@1": len({"a", "b"}) / 8,
         "coverage@2": len({"a", "b"}) / 8,
@@ -120,20 +124,20 @@ def test_coverage_is_the_share_of_the_catalogue_within_the_first_k_of_some_list(
 def test_gini_is_0_where_all_are_shown_alike_and_its_most_where_one_is_shown_to_all(spark: SparkSession) -> None:
     alike = of_model(frame(spark, {"u": ["a", "b"], "v": ["c", "d"]}))
     one = of_model(frame(spark, {"u": ["a"], "v": ["a"]}))
-    assert exposure.exposure(alike, 4, [2])["m"]["gini@2"] == 0
-    assert exposure.exposure(one, 4, [2])["m"]["gini@2"] == 1 - 1 / 4
+    assert exposed(alike, 4, [2])["m"]["gini@2"] == 0
+    assert exposed(one, 4, [2])["m"]["gini@2"] == 1 - 1 / 4
 
 
 def test_without_lists_coverage_is_zero_and_there_is_no_gini_and_no_catalogue_is_refused(spark: SparkSession) -> None:
     nobody = of_model(frame(spark, {"u": []}))
-    assert exposure.exposure(nobody, 5, [10]) == {"m": {"coverage@10": 0.0}}
+    assert exposed(nobody, 5, [10]) == {"m": {"coverage@10": 0.0}}
     with pytest.raises(ValueError, match=r"^n_items: 0 is not ≥ 1"):
-        exposure.exposure(nobody, 0, [10])
+        exposed(nobody, 0, [10])
 
 
 @pytest.mark.parametrize("ks", [[], [0], [10, -1]])
 def test_impossible_lengths_are_refused_by_name(spark: SparkSession, ks: list[int]) -> None:
     with pytest.raises(ValueError, match=r"^ks: "):
-        exposure.exposure(frame(spark, {"u": ["a"]}), 10, ks)
+        exposed(frame(spark, {"u": ["a"]}), 10, ks)
     with pytest.raises(ValueError, match=r"^ks: "):
         lists.per_list(frame(spark, {"u": ["a"]}), ABCD, ks)

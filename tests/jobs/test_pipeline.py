@@ -304,7 +304,7 @@ ERRORS = {
     "a root that does not answer": (
         ["--set", "storage.root=hdfs://no.such.host.invalid:1/tables"],
         69,
-        "storage.root: hdfs://no.such.host.invalid:1/tables: cannot be reached",
+        "storage.root: hdfs://no.such.host.invalid:1/tables: storage cannot be reached",
     ),
     "a filter that does not parse": (["--set", "source.filters={odd: 'product ><'}"], 78, "odd"),
     "an override without value": (["--set", "als.rank"], 64, "write it as key=value"),

@@ -29,7 +29,7 @@ def shop(spark, tmp_path_factory) -> Path:
     """A trained shop that knows its items (two kinds, one out of stock, one not sold any more) and users' countries."""
     folder, job = tmp_path_factory.mktemp("shop"), Job()
     products = [
-        (f"item-{i}", f"Product {i}", "low" if i < N // 2 else "high", "no" if i == 4 else "yes",
+        (f"item-{i}", f"Product {i} [/x]", "low" if i < N // 2 else "high", "no" if i == 4 else "yes",
          "2024-02-01" if i == 6 else "")
         for i in range(N)
     ]  # fmt: skip
@@ -81,7 +81,7 @@ def test_what_is_known_of_items_and_users_is_one_row_each(spark, shop) -> None:
     }
     assert len(items) == N + 1
     assert (items["item-0"]["rows"], items["item-0"]["name"], items["item-4"]["attributes"]) == (
-        2, "Product 0", {"stock": "no"},
+        2, "Product 0 [/x]", {"stock": "no"},
     )  # fmt: skip
     assert items["item-6"]["valid_to"].isoformat() == "2024-02-01T00:00:00"
     users = tables(spark, shop).read("silver.users")
@@ -214,7 +214,7 @@ def test_users_of_a_file_get_the_lists_that_the_whole_job_gives_them(spark, shop
     for user, lists in (("user-3", by_store), ("user-8", by_store), ("newcomer", by_store), ("user-3", by_file)):
         assert lists[user] == [item.asDict(recursive=True) for item in whole[user]["items"]]
     assert by_file["stranger"] == by_file["user-3"]
-    assert "Product" in job.stderr, "people see names"
+    assert " [/x]" in job.stderr, "people see names, whatever is in them"
 
 
 @pytest.mark.parametrize(

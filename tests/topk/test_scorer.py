@@ -13,6 +13,7 @@ from recsys_spark.als.baseline import Baseline
 from recsys_spark.als.objective import Explicit, Ials, Objective
 from recsys_spark.als.trainer import rows_solve
 from recsys_spark.topk import scorer
+from recsys_spark.topk.baselines import ItemKnn
 from recsys_spark.topk.folds import AlsFold, Blend, SpectralFold
 from recsys_spark.topk.orders import Orders
 from recsys_spark.topk.prior import Prior
@@ -162,6 +163,22 @@ def test_what_is_not_eligible_is_in_no_list_yet_counts_as_history() -> None:
     own, fallback = listed(rows, part, N)
     assert own == [item for item in everything if item not in ("item-0", "item-5")]
     assert fallback == [f"item-{i}" for i in range(N) if eligible[i]]
+
+
+def test_items_of_no_weight_reach_no_neighbour_twice() -> None:
+    """Three items of weight 0 and one that counts, each with the same three neighbours."""
+    near = np.tile(np.array([3, 4, 5], np.int32), 4)
+    offsets = np.array([0, 3, 6, 9, 9, 9, 12], np.int64)  # of items 0, 1, 2 and 5
+    model = ItemKnn(offsets, near, np.full(12, 0.5, np.float32))
+    history, weights = np.array([0, 1, 2, 5], np.int32), np.array([0, 0, 0, 1], np.float32)
+    found = model.orders(pa.array(["u"]), np.array([0, 4]), history, weights, 6)
+    assert found.items.tolist() == [3, 4, 5] and found.values.tolist() == [0.5] * 3
+
+
+def test_a_history_of_no_weight_is_served_what_is_popular() -> None:
+    ranker = popular(model=model_of(random_factors(4), np.array([0, 1, 2, 4])))
+    rows, nothing = seen("aa", [1, 2]), [0.0, 0.0]
+    assert listed(rows, ranker, 3, nothing) == listed(rows, popular(), 3, nothing) != listed(rows, ranker, 3)
 
 
 def test_an_empty_eligible_list_gives_empty_lists() -> None:

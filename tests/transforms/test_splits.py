@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pyspark.sql import DataFrame, SparkSession
 
 from recsys_spark.config import Holdout
-from recsys_spark.transforms.splits import Span, known_pairs, learnt_from, sliding, split, within
+from recsys_spark.transforms.splits import known_pairs, learnt_from, sliding, split
 
 SCHEMA = "user_id string, item_id string, time timestamp, event string, value double, _part string"
 DAY = dt.timedelta(days=1)
@@ -202,44 +202,34 @@ def test_users_held_out_are_learnt_nothing_from_and_keep_a_history(spark: SparkS
     assert data.where(learnt_from(None)).count() == len(rows)
 
 
-@given(
-    st.integers(1, 400), st.integers(1, 40), st.one_of(st.none(), st.integers(1, 60)), st.integers(1, 40),
-    st.one_of(st.none(), st.integers(1, 5)),
-)  # fmt: skip
-def test_windows_of_a_backtest_learn_from_nothing_that_they_are_judged_by(
-    days: int, horizon: int, history: int | None, step: int, most: int | None
+@given(st.integers(1, 400), st.integers(1, 40), st.one_of(st.none(), st.integers(1, 5)))
+def test_moments_of_a_backtest_are_a_horizon_apart_and_end_with_the_log(
+    days: int, horizon: int, most: int | None
 ) -> None:
     last = START + days * DAY
-    spans = sliding(START, last, horizon * DAY, history and history * DAY, step * DAY, most)
-    assert spans == sorted(spans, key=lambda span: span.as_of)
-    assert most is None or len(spans) <= most
-    for span in spans:
-        assert span.end - span.as_of == horizon * DAY
-        assert span.start is None or span.as_of - span.start == history * DAY
-        assert START <= (span.start or START) < span.as_of < span.end <= last + dt.timedelta(microseconds=1)
-    for early, late in itertools.pairwise(spans):
-        assert late.end - early.end == step * DAY
-        assert step < horizon or early.end <= late.as_of
-    if spans and most is None:
-        assert spans[-1].end > last
-        before = spans[0].as_of - step * DAY
-        assert before <= START or (history is not None and before - history * DAY < START)
+    moments = sliding(START, last, horizon * DAY, most)
+    assert most is None or len(moments) <= most
+    assert all(late - early == horizon * DAY for early, late in itertools.pairwise(moments))
+    assert all(moment > START for moment in moments)
+    if moments:
+        assert moments[-1] + horizon * DAY == last + dt.timedelta(microseconds=1)
+        assert len(moments) == most or moments[0] - horizon * DAY <= START
 
 
-def test_a_window_of_a_backtest_parts_events_by_time(spark: SparkSession) -> None:
+def test_no_two_moments_of_a_backtest_judge_by_the_same_event(spark: SparkSession) -> None:
     rows = log()
-    span = sliding(START, START + 9 * DAY, 2 * DAY, 3 * DAY)[-2]
-    past, future = (rows_of(part) for part in within(frame(spark, rows), span))
-    assert past == sorted(row for row in rows if span.start <= row[2] < span.as_of)
-    assert future == sorted(row for row in rows if span.as_of <= row[2] < span.end)
-    assert past and future
-    whole, _ = within(frame(spark, rows), Span(None, span.as_of, span.end))
-    assert rows_of(whole) == sorted(row for row in rows if row[2] < span.as_of)
+    moments = sliding(START, max(row[2] for row in rows), 2 * DAY)
+    parts = [[rows_of(part) for part in split(frame(spark, rows), moment, 2 * DAY, None)] for moment in moments]
+    assert len(moments) > 1 and all(past and future for past, future in parts)
+    judged = [row for _, future in parts for row in future]
+    assert sorted(judged) == sorted(row for row in rows if row[2] >= moments[0])
+    for moment, (past, _) in zip(moments, parts, strict=True):
+        assert past == sorted(row for row in rows if row[2] < moment)
 
 
-def test_windows_of_no_length_are_refused() -> None:
+def test_horizons_of_no_length_are_refused() -> None:
     with pytest.raises(ValueError, match="must be longer than nothing"):
-        sliding(START, START + DAY, DAY, step=dt.timedelta(0))
+        sliding(START, START + DAY, dt.timedelta(0))
 
 
 LOG = st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("xyzw"), st.integers(0, 6)), min_size=25, max_size=25)

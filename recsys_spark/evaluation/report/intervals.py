@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from recsys_spark.evaluation.comparison import Effect
-from recsys_spark.evaluation.gate import LOWER_IS_BETTER, oriented
+from recsys_spark.evaluation.gate import less_is_better, oriented
 from recsys_spark.evaluation.report.content import Moment
 from recsys_spark.evaluation.report.drawing import ALIKE, MOMENTS, NARROW, Picture, Spec, drawn, picture
 from recsys_spark.evaluation.report.numbers import number, percent, signed
@@ -174,7 +174,7 @@ def decision(effects: Sequence[Effect], margins: Mapping[str, float], confidence
 
 def _sign(metric: str) -> int:
     """Return 1 where more of a metric is better, −1 where less is."""
-    return -1 if metric.partition("@")[0] in LOWER_IS_BETTER else 1
+    return -1 if less_is_better(metric) else 1
 
 
 def by_segment(effects: Sequence[Effect]) -> Picture | None:
