@@ -17,10 +17,8 @@ from recsys_spark.stages.models import model_of
 from recsys_spark.stages.promote import Contest, check_past, gate_of, rules_of
 from recsys_spark.stages.rankers import (
     POPULARITIES,
-    Known,
     fallback_ranker,
     histories,
-    items_by_index,
     known,
     popularity_ranker,
     with_popularities,
@@ -97,9 +95,8 @@ def all_lists(run: Run, past: DataFrame, relevant: DataFrame, models: Mapping[st
     rows = histories(run, past, users)
     n_rows = rows.count()
     k, context = run.config.topk.k, run.spark.sparkContext
-    items = items_by_index(run)
-    whole = Known(past, items)
-    lists, popular = {}, scorer.ship(context, fallback_ranker(run, whole))
+    here = known(run)
+    lists, popular = {}, scorer.ship(context, fallback_ranker(run, here))
     for place, (of, model) in enumerate(models.items()):
         own = run if place == 0 else champions.with_own_settings(run, model)
         as_here = weights_of(own) == weights_of(run)
@@ -108,7 +105,7 @@ def all_lists(run: Run, past: DataFrame, relevant: DataFrame, models: Mapping[st
         new = users.join(listed, "user_id", "left_anti")
         fallback = scorer.recommend(histories(run, past, new), n_rows, shipped, k)
         lists[of] = listed.unionByName(fallback, allowMissingColumns=True)
-    life = run.config.evaluation.popularity_half_life
+    items, life = here.items, run.config.evaluation.popularity_half_life
     if life is not None:
         items = with_popularities(run, items, decayed(run, life))
     for popularity in POPULARITIES:
