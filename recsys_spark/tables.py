@@ -275,7 +275,7 @@ class Tables:
 
     def export(self, frame: DataFrame, folder: str, form: str) -> str:
         """Write a frame as `parquet` or `jsonl` files in place of those in root/exports/folder; return where."""
-        place = f"{self.root.rstrip('/')}/exports/{folder}"
+        place = self._place(f"exports/{folder}")
         writer = frame.write.mode("overwrite")
         writer.parquet(place) if form == "parquet" else writer.json(place)
         return place
@@ -283,13 +283,16 @@ class Tables:
     def write_text(self, place: str, text: str) -> str:
         """Write a text file in the place, under the root, of one that may be there; return where."""
         hadoop = self.spark.sparkContext._jsc.hadoopConfiguration()
-        path = self.spark.sparkContext._jvm.org.apache.hadoop.fs.Path(  # type: ignore[union-attr]
-            f"{self.root.rstrip('/')}/{place}"
-        )
+        whole = self._place(place)
+        path = self.spark.sparkContext._jvm.org.apache.hadoop.fs.Path(whole)  # type: ignore[union-attr]
         stream = path.getFileSystem(hadoop).create(path, True)
         stream.write(bytearray(text.encode("utf-8")))
         stream.close()
-        return f"{self.root.rstrip('/')}/{place}"
+        return whole
+
+    def _place(self, place: str) -> str:
+        """Return the path of what is no table under the root; a run's id may have colons, which HDFS refuses."""
+        return f"{self.root.rstrip('/')}/{place.replace(':', '-')}"
 
     def check_root(self) -> None:
         """Raise ConfigError unless the root, or the nearest folder above it that is there, can be written.

@@ -97,10 +97,14 @@ def all_lists(run: Run, past: DataFrame, relevant: DataFrame, models: Mapping[st
     k, context = run.config.topk.k, run.spark.sparkContext
     here = known(run)
     lists, popular = {}, scorer.ship(context, fallback_ranker(run, here))
+    here.pairs.unpersist()
     for place, (of, model) in enumerate(models.items()):
         own = run if place == 0 else champions.with_own_settings(run, model)
-        as_here = weights_of(own) == weights_of(run)
-        shipped = popular if as_here else scorer.ship(context, fallback_ranker(own, known(own)))
+        shipped = popular
+        if weights_of(own) != weights_of(run):
+            there = known(own)
+            shipped = scorer.ship(context, fallback_ranker(own, there))
+            there.pairs.unpersist()
         listed = _lists_of(run, model["model_id"]).join(users, "user_id", "left_semi")
         new = users.join(listed, "user_id", "left_anti")
         fallback = scorer.recommend(histories(run, past, new), n_rows, shipped, k)

@@ -48,16 +48,18 @@ def weighed(run: Run, built: Commit) -> tuple[DataFrame, DataFrame | None]:
 
     built: the commit that wrote them. If it was with other weights, as it may be where a champion is older than the
     configuration, pairs come anew from the same events, and with them (item_id and three popularities); else None.
+    Pairs that come anew are persisted: unpersist them.
     """
     known = built.note["from"]["config"]["features"]
     if all(known.get(name) == value for name, value in weights_of(run).items()):
         return run.tables.read_slice("silver.interactions", {"as_of": run.as_of}, built.version), None
     settings = run.config.features
     past, _ = past_and_future(run, built.note["from"]["bronze.events"])
-    pairs = transforms.interactions(past, settings, run.as_of).persist(StorageLevel.MEMORY_AND_DISK)
+    pairs = transforms.with_event_types(transforms.interactions(past, settings, run.as_of), settings)
+    pairs = pairs.persist(StorageLevel.MEMORY_AND_DISK)
     counted = transforms.item_features(pairs, run.as_of, settings.popularity_half_life)
     popular = counted.select("item_id", "popularity", "popularity_decayed", "adoptions_decayed")
-    return transforms.with_event_types(pairs.drop("recent"), settings), popular
+    return pairs, popular
 
 
 def names_of(run: Run, items: set[str]) -> dict[str, str]:

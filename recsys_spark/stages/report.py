@@ -77,9 +77,7 @@ def write_report(run: Run, evaluated: Evaluated) -> None:
     """Write the page, and say where it is."""
     with run.doing("writing the report"):
         text = page(report(run, evaluated))
-        place = run.tables.write_text(
-            f"reports/{run.run_id.replace(':', '-')}/report.html", text
-        )  # HDFS wants no colon
+        place = run.tables.write_text(f"reports/{run.run_id}/report.html", text)
     run.counts["report"] = place
     run.say(f"report: {place}")
 

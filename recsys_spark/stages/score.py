@@ -89,6 +89,7 @@ def _score_all(run: Run, model: Row, where: Slice) -> None:
         else:
             lists = _in_parts(run, rows, n_rows, n_parts, shipped, where, note, counter)
         commit = run.tables.write_slice("gold.recommendations", lists, where, note, ("model_id", "as_of"))
+    then.pairs.unpersist()
     _drop_parts(run, where)
     run.outputs["gold.recommendations"] = commit.version
     written = run.tables.read_slice("gold.recommendations", where, commit.version).groupBy("source").count().collect()
@@ -153,9 +154,8 @@ def _export(run: Run, where: Slice) -> None:
     """Write the lists as plain files, one row or line a user."""
     lists = run.tables.read_slice("gold.recommendations", where)
     moment = "always" if run.as_of is None else f"{run.as_of:%Y-%m-%dT%H%M%S}"
-    model = str(where["model_id"]).replace(":", "-")  # HDFS wants no colon
     place = run.tables.export(
-        lists.drop("model_id", "as_of"), f"recommendations/{model}/{moment}", run.options["export"]
+        lists.drop("model_id", "as_of"), f"recommendations/{where['model_id']}/{moment}", run.options["export"]
     )
     run.counts["export"] = place
     run.say(f"scoring: lists as {run.options['export']} in {place}")
@@ -179,7 +179,8 @@ def _score_few(run: Run, model: Row, file: str) -> None:
         again = _ranked(run, rows.where(f.col("user_id").isin(*short)), n_rows, with_segments(run, ranker, then))
         lists = [row for row in lists if row["user_id"] not in short] + again
     run.counts["users"] = show_lists(run, lists, pairs)
-    given.unpersist()
+    for frame in (given, then.pairs):
+        frame.unpersist()
 
 
 def _given(run: Run, file: str) -> tuple[DataFrame, int]:
