@@ -87,6 +87,14 @@ def test_given_split_has_no_time_no_k_core_and_the_lengths_of_published_comparis
     assert config.evaluation.recall_divides_by == "relevant"
 
 
+def test_the_mean_and_the_biases_of_ratings_are_not_scaled_by_popularity() -> None:
+    ratings = ["als.objective=explicit", "features.value=multiply", "source.columns.value=rating"]
+    path = str(CONF / "movielens.yaml")
+    assert load(path, ratings).als.objective == "explicit"
+    with pytest.raises(ConfigError, match=r"topk\.popularity_exponent would scale the mean and the biases"):
+        load(path, [*ratings, "topk.popularity_exponent=0.1"])
+
+
 @pytest.mark.parametrize(
     ("segments", "confidence", "least"),
     [(None, 0.95, 7 * 20 - 1), (20, 0.95, 28 * 20 - 1), (5, 0.99, 13 * 100 - 1), (20, 0.9, 279)],

@@ -1,6 +1,7 @@
 import pytest
 from pyspark.sql import SparkSession
 
+from recsys_spark import memory
 from recsys_spark.errors import ConfigError
 from recsys_spark.memory import INTERPRETER, Need, Ranking, available, check, check_ranking
 from recsys_spark.workers import PIECE_BYTES
@@ -68,3 +69,16 @@ def test_a_model_that_ranking_has_no_room_for_is_refused_with_the_numbers_and_th
 
 def test_there_is_memory_left() -> None:
     assert 2**26 < available() < 2**50
+
+
+def test_what_a_container_keeps_of_files_it_gives_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = {
+        "/proc/meminfo": "MemTotal: 9000 kB\nMemAvailable: 8000 kB\n",
+        "/sys/fs/cgroup/memory.max": "4096000\n",
+        "/sys/fs/cgroup/memory.current": "4000000\n",
+        "/sys/fs/cgroup/memory.stat": "anon 100\nactive_file 1000000\ninactive_file 2000000\ninactive_anon 7\n",
+    }
+    monkeypatch.setattr(memory, "_read", lambda path: told[path])
+    assert available() == 4_096_000 - 4_000_000 + 3_000_000
+    told["/sys/fs/cgroup/memory.max"] = "max\n"
+    assert available() == 8000 * 1024

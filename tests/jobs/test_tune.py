@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from recsys_spark.als.trainer import DivergedError
+from recsys_spark.stages import tune
 from recsys_spark.tables import Tables
 from tests.jobs.shop import AS_OF, Job, configuration, write_csv
 
@@ -72,6 +74,34 @@ def test_a_search_that_goes_on_ends_where_an_uninterrupted_one_does(spark, shop,
         for study in ("parts", "once")
     )
     assert len(once) == 3 and parts == once
+
+
+def test_a_run_id_that_searched_by_another_configuration_is_refused(shop, tmp_path) -> None:
+    searched(shop, "taken", tmp_path, "--set", "tune.trials=1")
+    again = ("--run-id", "taken", *WHEN, "--out", str(tmp_path), "--set", "tune.ranks=[2]")
+    other = Job()(shop, *again, stages=("tune",))
+    assert other["exit_code"] == 78 and "give a run id of its own" in other["error"]
+
+
+def test_settings_that_diverge_are_a_trial_worth_nothing_and_the_search_goes_on(
+    spark, shop, tmp_path, monkeypatch
+) -> None:
+    whole, asked = tune.epochs_on, []
+
+    def first_diverges(*given):
+        asked.append(given)
+        objective, epochs = whole(*given)
+        return objective, diverging() if len(asked) == 1 else epochs
+
+    def diverging():
+        raise DivergedError("the objective rose")
+        yield
+
+    monkeypatch.setattr(tune, "epochs_on", first_diverges)
+    searched(shop, "diverged", tmp_path)
+    trials = Tables(spark, str(shop.parent / "tables")).read("gold.trials").where("study = 'diverged'")
+    values = [(row["value"], row["stopped"]) for row in trials.orderBy("trial").collect()]
+    assert values[0] == (0.0, True) and len(values) == 3 and max(values)[0] > 0
 
 
 def test_no_event_from_as_of_on_changes_what_is_found(spark, shop, tmp_path) -> None:
