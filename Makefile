@@ -21,7 +21,7 @@ $(INSTALLED): pyproject.toml deploy/venv.sh deploy/java.sh deploy/delta_jars.py
 	@$(PYTHON_BIN) deploy/delta_jars.py
 	@touch $@
 
-demo: $(INSTALLED)  ## A grocery's year from raw purchases to ranked lists, compared with popularity (2 minutes)
+demo: $(INSTALLED)  ## A grocery's year from raw purchases to ranked lists, compared with popularity (3 minutes)
 	$(PYTHON_BIN) jobs/pipeline.py --config conf/completejourney.yaml --run-id demo --as-of 2017-12-01 --promote \
 	    --set storage.root=data/demo
 
