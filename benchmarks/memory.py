@@ -2,13 +2,14 @@
 
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 
 @contextmanager
-def peak_memory(every: float = 0.1) -> Iterator[dict[str, float]]:
+def peak_memory() -> Iterator[dict[str, float]]:
     """Yield a dict that holds, after the with-block, peaks in MB: driver, worker (the largest), jvm and total.
 
     Memory is proportional set size: a page that n processes share counts as 1/n in each. So a mapped block in
@@ -18,8 +19,12 @@ def peak_memory(every: float = 0.1) -> Iterator[dict[str, float]]:
     ended = threading.Event()
 
     def watch() -> None:
-        while not ended.wait(every):
+        took = 0.0
+        # The kernel walks all pages of a JVM to answer: no more than a twentieth of one core is spent on asking.
+        while not ended.wait(max(0.1, 20 * took)):
+            began = time.perf_counter()
             now = _now(os.getpid())
+            took = time.perf_counter() - began
             for name, size in now.items():
                 peaks[name] = max(peaks[name], size)
 

@@ -19,6 +19,10 @@ DELTA_PACKAGE = "io.delta:delta-spark_4.2_2.13:4.4.0"
 RUNTIME = {
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.sources.partitionOverwriteMode": "static",
+    # A slice is one partition: with this its rows are not sorted by it before they are written.
+    "spark.sql.maxConcurrentOutputFileWriters": "8",
+    # Groups are of users, items and pairs, too many for the small map that Spark would look into before the large one.
+    "spark.sql.codegen.aggregate.map.twolevel.enabled": "false",
     "spark.sql.legacy.parquet.nanosAsLong": "true",
     "spark.sql.inMemoryColumnarStorage.compressed": "false",
     "spark.sql.execution.arrow.pyspark.enabled": "true",

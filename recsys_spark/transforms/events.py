@@ -137,7 +137,7 @@ def _reason(source: Source, events: Mapping[str, float] | None) -> Column:
     # A published test file often has users and items only: what it lacks is no fault of its rows.
     optional = f.col(PART) == "holdout"
     if source.columns.time is not None:
-        no_time = _is_missing(text(source.columns.time))
+        no_time = time.isNull() & _is_missing(text(source.columns.time))
         broken += [
             ("missing_time", no_time & ~optional),
             ("bad_time", ~no_time & ~f.coalesce(time >= f.expr(_FIRST_TIME), f.lit(False))),

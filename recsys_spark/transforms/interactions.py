@@ -1,6 +1,8 @@
 """From valid events to weighted interactions: one row a user and item, in sums that no order can change."""
 
 import datetime as dt
+import math
+import sys
 from collections.abc import Sequence
 
 from pyspark.sql import Column, DataFrame
@@ -12,6 +14,7 @@ from recsys_spark.config import Evaluation, Features
 # partial sums shows in the result. High and low bits are added apart: there is room for sums of 2^63 / 2^16 = 1.4·10¹⁴.
 _RESOLUTION = float(2**32)
 _LOW = float(2**16)
+_SMALL = 16.0
 
 
 def event_weight(features: Features, as_of: dt.datetime | None) -> Column:
@@ -44,9 +47,14 @@ def decay(as_of: dt.datetime, half_life: dt.timedelta, time: str = "time") -> Co
     return f.pow(f.lit(2.0), -micros.cast("double") / f.lit(half_life.total_seconds() * 1e6))
 
 
-def exact_sum(weight: Column, parts: float = _RESOLUTION) -> Column:
-    """Return the sum of numbers, each rounded to one of so many parts of 1, the same whatever the order."""
+def exact_sum(weight: Column, parts: float = _RESOLUTION, *, small: bool = False) -> Column:
+    """Return the sum of numbers, each rounded to one of so many parts of 1, the same whatever the order.
+
+    small: no number is beyond ±_SMALL, so that one integer has room for 134 million of them; the bytes are the same.
+    """
     # Spark's round goes through decimals and would cost more than all else here.
+    if small:
+        return f.sum(f.rint(weight * f.lit(parts)).cast("long")).cast("double") / f.lit(parts)
     scaled = weight * f.lit(parts / _LOW)
     high = f.floor(scaled)
     low = f.rint((scaled - high) * f.lit(_LOW)).cast("long")
@@ -61,7 +69,7 @@ def interactions(events: DataFrame, features: Features, as_of: dt.datetime | Non
     outweigh the others (unless `negative: keep`); its weight is 0. recent is the sum of 2^(−age /
     popularity_half_life) of the events that speak for the item, or of 1 where the log has no time.
     """
-    total = exact_sum(event_weight(features, as_of))
+    total = _total(features, as_of)
     hidden = _hidden(features, total)
     recent = _recent(features, as_of, features.popularity_half_life)
     return events.groupBy("user_id", "item_id").agg(
@@ -73,6 +81,15 @@ def interactions(events: DataFrame, features: Features, as_of: dt.datetime | Non
         f.min("time").alias("first_time"),
         f.max("time").alias("last_time"),
     )
+
+
+def _total(features: Features, as_of: dt.datetime | None) -> Column:
+    """Return the sum of the weights of a pair's events."""
+    heaviest = max((abs(weight) for weight in (features.events or {}).values()), default=1.0)
+    capped = features.value_cap or sys.float_info.max
+    largest = {"multiply": capped, "log1p": math.log1p(capped)}
+    small = heaviest * largest.get(features.value, 1.0) <= _SMALL
+    return exact_sum(event_weight(features, as_of), small=small)
 
 
 def _hidden(features: Features, total: Column) -> Column:
@@ -91,7 +108,7 @@ def pair_totals(
     events: DataFrame, features: Features, as_of: dt.datetime | None, half_lives: Sequence[dt.timedelta | None]
 ) -> DataFrame:
     """Return (user_id, item_id, events, event_types, hidden, total_0, …): sums of weights with each half-life."""
-    totals = [exact_sum(event_weight(features.model_copy(update={"half_life": life}), as_of)) for life in half_lives]
+    totals = [_total(features.model_copy(update={"half_life": life}), as_of) for life in half_lives]
     pairs = events.groupBy("user_id", "item_id").agg(
         f.count(f.lit(1)).alias("events"),
         _type_bits(features).alias("type_bits"),
@@ -171,7 +188,7 @@ def popularities(
     item_id, events, users, user_days, popularity, popularity_decayed_0, …, adoptions_decayed_0, …, last_time.
     """
     recent = [_recent(features, as_of, life).alias(f"recent_{place}") for place, life in enumerate(half_lives)]
-    hidden = _hidden(features, exact_sum(event_weight(features, as_of)))
+    hidden = _hidden(features, _total(features, as_of))
     pairs = events.groupBy("user_id", "item_id").agg(
         *recent,
         hidden.alias("hidden"),
@@ -225,7 +242,7 @@ def _user_days(as_of: dt.datetime | None) -> Column:
 
 def _recent(features: Features, as_of: dt.datetime | None, half_life: dt.timedelta) -> Column:
     """Return the sum over a pair's events that speak for the item of their weights by age."""
-    return exact_sum(f.when(is_negative(features), 0.0).otherwise(_decayed(as_of, half_life, "time")))
+    return exact_sum(f.when(is_negative(features), 0.0).otherwise(_decayed(as_of, half_life, "time")), small=True)
 
 
 def _decayed(as_of: dt.datetime | None, half_life: dt.timedelta, time: str) -> Column:

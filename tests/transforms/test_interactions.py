@@ -201,6 +201,16 @@ def test_sums_of_far_more_than_two_thousand_million_are_exact(spark: SparkSessio
     assert found is not None and found[0] == float(Fraction(whole, 2**32))
 
 
+def test_small_numbers_add_up_to_the_same_bytes_in_one_integer(spark: SparkSession) -> None:
+    draw = random.Random(0)
+    ties = [(place + 0.5) / 2**32 for place in range(-9, 9)]
+    values = [*ties, -16.0, 16.0, *(draw.uniform(-16, 16) for _ in range(200))]
+    frame = spark.createDataFrame([(key % 40, value) for key, value in enumerate(values)], "key int, value double")
+    sums = (exact_sum(f.col("value")).alias("wide"), exact_sum(f.col("value"), small=True).alias("narrow"))
+    found = frame.groupBy("key").agg(*sums).collect()
+    assert [row["narrow"] for row in found] == [row["wide"] for row in found]
+
+
 def test_what_speaks_against_an_item_is_no_wish_for_it(spark: SparkSession) -> None:
     rows = events(
         ("a", "buy", 1.0), ("b", "buy", -1.0), ("c", "return", 1.0), ("d", "dislike", None), ("e", None, None)
