@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import yaml
 from pyspark.sql import SparkSession
 
-from benchmarks.events import SETTINGS, Stage, moved, stages
+from benchmarks.events import SETTINGS, Stage, stages
 from benchmarks.machine import machine
 from benchmarks.memory import peak_memory
 from recsys_spark import runs
@@ -28,6 +28,7 @@ from recsys_spark.session import spark_session
 from recsys_spark.stages.features import build_features
 from recsys_spark.stages.ingest import ingest
 
+_RUN = "bench"
 _CHUNK = 2_000_000  # rows a file
 _DAYS = 180
 _BEGIN = 1_700_000_000  # seconds since 1970
@@ -91,6 +92,7 @@ def configuration(folder: Path) -> dict[str, Any]:
 
 def sort_rows(spark: SparkSession, root: str, place: str) -> float:
     """Return the seconds in which the rows that ingest wrote are read, sorted by user and written."""
+    spark.sparkContext.setJobGroup(f"{_RUN}/sort", "sort the rows by user")
     started = time.perf_counter()
     rows = spark.read.format("delta").load(f"{root}/bronze/events")
     rows.sort("user").write.format("delta").mode("overwrite").save(f"{root}/{place}")
@@ -110,7 +112,7 @@ def measure(n: int, users: int, items: int, folder: Path) -> dict[str, Any]:
         spark = spark_session("benchmark", settings=settings)
         root, sorts = config["storage"]["root"], []
         seconds: dict[str, float] = {}
-        argv = ["--config", str(path), "--run-id", "bench"]
+        argv = ["--config", str(path), "--run-id", _RUN]
         runs.main("ingest", {"ingest": timed(ingest, seconds, "ingest")}, "", argv)
         sorts.append(sort_rows(spark, root, "sorted_before"))
         code = runs.main("build_features", {"build_features": timed(build_features, seconds, "features")}, "", argv)
@@ -120,7 +122,7 @@ def measure(n: int, users: int, items: int, folder: Path) -> dict[str, Any]:
         raise SystemExit(code)
     (log,) = (folder / "events").iterdir()
     every = stages(log)
-    mine = [stage for stage in every if stage.job == "build_features"]
+    mine = [stage for stage in every if stage.group == f"{_RUN}/build_features"]
     heavy = [stage for stage in mine if stage.seconds > _LIGHT * sum(one.seconds for one in mine)]
     uneven = max(heavy, key=share_of_slowest)
     return {
@@ -130,10 +132,7 @@ def measure(n: int, users: int, items: int, folder: Path) -> dict[str, Any]:
         "seconds": {name: round(value, 1) for name, value in seconds.items()},
         "sort_seconds": [round(value, 1) for value in sorts],
         "features_vs_sort": round(seconds["features"] / min(sorts), 3),
-        "shuffled_mb": {name: round(shuffled(every, name) / 1e6) for name in ("ingest", "build_features")},
-        "moved_mb": {
-            name: round(size / 1e6) for name, size in moved(log).items() if name in ("ingest", "build_features")
-        },
+        "shuffled_mb": {name: round(shuffled(every, name) / 1e6) for name in ("ingest", "build_features", "sort")},
         "peak_mb": {name: round(value) for name, value in peaks.items()},
         "slowest_task_share": round(share_of_slowest(uneven), 3),
         "slowest_task_stage": f"{uneven.name}: {uneven.tasks} tasks, {uneven.seconds:.1f} s",
@@ -158,8 +157,8 @@ def share_of_slowest(stage: Stage) -> float:
 
 
 def shuffled(every: list[Stage], job: str) -> int:
-    """Return the bytes that the stages of a job read of shuffles."""
-    return sum(stage.shuffled for stage in every if stage.job == job)
+    """Return the bytes that a job's stages read of shuffles."""
+    return sum(stage.shuffled for stage in every if stage.group == f"{_RUN}/{job}")
 
 
 def main() -> None:

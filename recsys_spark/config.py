@@ -524,7 +524,7 @@ class TopK(_Section):
     """Items of the history to name beside each listed item, those that contributed most to its score."""
     neighbours: int = Field(default=20, ge=1, le=1000)
     """Length of the lists of similar items."""
-    neighbours_history: int = Field(default=500, ge=2, le=100_000)
+    neighbours_history: int = Field(default=500, ge=2, le=5_000)
     """Items of a user that count for co-occurrence at most; of more, as many by a hash of the pair."""
     chunk_interactions: int = Field(default=200_000_000, ge=1)
     """Interactions that are scored at once, about; a killed run goes on after the last chunk that it finished."""
@@ -575,7 +575,7 @@ class Gate(_Section):
     """Segments of silver.users that are compared, the largest; the others are one together."""
     replicates: int = Field(default=2000, ge=100, le=100_000)
     """Bootstrap samples and sign patterns to draw."""
-    power: float = Field(default=0.8, gt=0, lt=1)
+    power: float = Field(default=0.8, ge=0.5, lt=1)
     """How probably a difference as large as the minimum detectable one is found."""
     seed: int = Field(default=1, ge=0)
     """Seed of bootstrap samples and sign patterns."""

@@ -122,13 +122,14 @@ def _check_processes(spark: SparkSession, driver: int, worker: int, what: str, r
             f"{what} need {_gb(here)} beside the JVM on this machine, which has {_gb(there)} left: {remedy} take a "
             "larger machine"
         )
-    python = conf.get("spark.executor.pyspark.memory", None)
     cores = int(str(conf.get("spark.executor.cores", "1")))
-    if python and worker * cores > _bytes(spark, python):
-        raise ConfigError(
-            f"{what} need {_gb(worker)} in each of an executor's {cores} Python workers, above "
-            f"spark.executor.pyspark.memory of {python}: {remedy} raise that{or_else}"
-        )
+    for limit in ("spark.executor.pyspark.memory", "spark.executor.memoryOverhead"):
+        size = conf.get(limit, None)
+        if size and worker * cores > 2**20 * _mebibytes(spark, size):
+            raise ConfigError(
+                f"{what} need {_gb(worker)} in each of an executor's {cores} Python workers, above {limit} of {size}: "
+                f"{remedy} raise that{or_else}"
+            )
 
 
 def available() -> int:
@@ -165,6 +166,11 @@ def _read(path: str) -> str:
 def _bytes(spark: SparkSession, size: str) -> int:
     utils = spark.sparkContext._jvm.org.apache.spark.network.util.JavaUtils  # type: ignore[union-attr]
     return int(utils.byteStringAsBytes(size))
+
+
+def _mebibytes(spark: SparkSession, size: str) -> int:
+    """Return a size without a unit as Spark reads it where memory of a process is meant: in MiB."""
+    return int(spark.sparkContext._jvm.org.apache.spark.network.util.JavaUtils.byteStringAsMb(size))  # type: ignore[union-attr]
 
 
 def _gb(size: int) -> str:

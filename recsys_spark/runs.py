@@ -66,11 +66,6 @@ class Run:
         """Tell a person what happened, on stderr."""
         self.log.say(text, "warning" if text.startswith("warning: ") else "info")
 
-    def progress(self, text: str) -> None:
-        """Show a step of long work to a person who watches, and in a JSON log; else nothing."""
-        if self.console.is_terminal or self.log.as_json:
-            self.log.say(text, "debug")
-
     def work(self, name: str, stage: Stage) -> float:
         """Do a stage, keep for gold.runs what it did, and return the seconds it took."""
         own = record.StageRecord(name, dt.datetime.now(dt.UTC))

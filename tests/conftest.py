@@ -17,6 +17,7 @@ TEST_SETTINGS = {
     "spark.default.parallelism": "2",
     "spark.driver.memory": "2g",
     "spark.ui.enabled": "false",
+    "spark.executor.memoryOverhead": "1536",
     # A test session is short: the second compiler and a parallel collector cost more than they bring.
     "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
 }

@@ -39,6 +39,14 @@ def test_what_does_not_fit_is_refused_with_the_numbers_and_the_remedy(
     assert "lower als.rank, let the other side move" in str(error.value)
 
 
+def test_what_does_not_fit_beside_an_executor_is_refused(spark: SparkSession) -> None:
+    """The suite's session says that executors have 1,536 MiB beside their JVM: it has none, but the check asks."""
+    with pytest.raises(
+        ConfigError, match=r"1 Python workers, above spark\.executor\.memoryOverhead of 1536: lower als"
+    ):
+        check(spark, Need(10_000, 64, 4, 80_000_000, 1000), "items")
+
+
 def test_what_ranking_needs_is_what_the_page_counts() -> None:
     need = Ranking(1000, (10, 7))
     assert need.read == 4 * 1000 * 10

@@ -88,17 +88,17 @@ class HuKorenVolinsky:
         return 1.0
 
     def weights_targets(self, values: Floats) -> tuple[Floats, Floats]:
-        """Return w = alpha·r and t = 1 + alpha·r.
+        """Return w = alpha·r and t = 1 + alpha·r, of r = 0 as of what was never seen: 0 and 0.
 
         >>> HuKorenVolinsky(alpha=2, regularization=0.1).weights_targets(np.array([1, 3], np.float32))
         (array([2., 6.], dtype=float32), array([3., 7.], dtype=float32))
         """
         weights = np.float32(self.alpha) * values
-        return weights, 1 + weights
+        return weights, self.constants(values)
 
     def constants(self, values: Floats) -> Floats:
-        """Return the confidence, 1 + alpha·r."""
-        return 1 + np.float32(self.alpha) * values
+        """Return the confidence, 1 + alpha·r, of which the preference is 1: of r = 0 it is 0."""
+        return np.where(values > 0, 1 + np.float32(self.alpha) * values, np.float32(0))
 
     def row_regularization(self, counts: Counts, n_others: int) -> Floats:
         """Return λ·n_u^ν; of a row without interactions that of one."""

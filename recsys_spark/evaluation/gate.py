@@ -9,7 +9,12 @@ from recsys_spark.evaluation.comparison import Effect
 from recsys_spark.evaluation.resampling import ALL
 
 _LOWER_IS_BETTER = ("popularity",)
-_UNBOUNDED = ("popularity", "novelty")  # every other metric is between 0 and 1, so that a user loses 1 at most
+_UNBOUNDED = ("novelty",)  # every other metric is between 0 and 1, so that a user loses 1 at most
+
+
+def level_of(confidence: float) -> float:
+    """Return 1 − confidence as it is written: 1 − 0.9 is a little less than 0.1, which some p is exactly."""
+    return round(1 - confidence, 12)
 
 
 @dataclass(frozen=True)
@@ -29,8 +34,8 @@ class Rules:
 
     @property
     def level(self) -> float:
-        """The level of tests, as written: 1 − 0.9 is a little less than 0.1, which some p is exactly."""
-        return round(1 - self.confidence, 12)
+        """The level of tests."""
+        return level_of(self.confidence)
 
     def judged(self) -> list[str]:
         """Return the metrics that the decision looks at, each once."""
@@ -101,7 +106,7 @@ def _better(effect: Effect, rules: Rules, than: str | None = None) -> Check:
     passed = low > least and effect.p <= rules.level
     words = ("is better" if passed else "is not shown to be better") + (f" than that of {than}" if than else "")
     by = f" by more than {least:.4f} ({rules.least_gain:.1%})" if least else ""
-    missing = "" if passed or gain <= 0 else f"; {effect.users:,} users would show {effect.detectable:.4f}"
+    missing = "" if passed or gain <= 0 else f"; {effect.users:,} users would show {least + effect.detectable:.4f}"
     return Check(passed, f"{effect.metric} {words}{by}: {_numbers(effect)}, p = {effect.p:.2g}{missing}")
 
 

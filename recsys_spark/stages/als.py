@@ -23,12 +23,18 @@ from recsys_spark.stages.models import (
     settings_of,
     write_factors,
 )
+from recsys_spark.stages.rebuild import check_retention
 from recsys_spark.stages.training_data import TrainingData
 
 
-def train_factors(run: Run, data: TrainingData, blocks: store.Blocks, note: dict[str, object]) -> dict[str, Any]:
-    """Train ALS, going on after the last epoch that an earlier try committed; return what gold.models says of it."""
-    done = _start(run, data)
+def train_factors(
+    run: Run, data: TrainingData, blocks: store.Blocks, inputs: dict[str, int], note: dict[str, object]
+) -> dict[str, Any]:
+    """Train ALS, going on after the last epoch that an earlier try committed; return what gold.models says of it.
+
+    inputs: the versions of the tables to read; where a rebuilt model had started from another, of that one's, too.
+    """
+    done = _start(run, data, inputs)
     objective = objective_of(run.config.als)
     factors = done.factors
     for epoch in trainer.train(blocks, factors, objective, settings_of(run.config.als), done.objectives):
@@ -36,8 +42,8 @@ def train_factors(run: Run, data: TrainingData, blocks: store.Blocks, note: dict
         done.seconds.append(epoch.seconds)
         _save(run, data, epoch, {**note, **done.note()})
         factors = epoch.factors
-        run.progress(f"epoch {epoch.number} of {run.config.als.epochs}: objective {epoch.objective:,.1f}, "
-                     f"{epoch.seconds:.2f} s, {epoch.jobs} jobs")  # fmt: skip
+        run.say(f"epoch {epoch.number} of {run.config.als.epochs}: objective {epoch.objective:,.1f}, "
+                f"{epoch.seconds:.2f} s, {epoch.jobs} jobs")  # fmt: skip
     if data.moving == "users":
         blocks.repeat(lambda: _save_items(run, blocks, factors, objective, data, len(done.objectives), note))
     kept = _clean(run, data, len(done.objectives))
@@ -47,6 +53,7 @@ def train_factors(run: Run, data: TrainingData, blocks: store.Blocks, note: dict
         f"the factors after epoch {', '.join(map(str, kept))}"
     )
     return {
+        "inputs": inputs | done.inputs,
         "started_from": done.started_from,
         "mean": data.mean,
         "epochs": len(done.objectives),
@@ -57,20 +64,24 @@ def train_factors(run: Run, data: TrainingData, blocks: store.Blocks, note: dict
 
 @dataclass
 class _Done:
-    """Where training starts or goes on: the factors, the epochs that led to them, and the model they came from."""
+    """Where training starts or goes on: the factors, the epochs that led to them, and the model they came from.
+
+    inputs: the versions of the tables that told of that model.
+    """
 
     factors: NDArray[np.float32]
     started_from: str | None = None
+    inputs: dict[str, int] = field(default_factory=dict)
     objectives: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
 
     def note(self) -> dict[str, object]:
         """What a commit of the factors tells a later try."""
         epochs = list(zip(self.objectives, self.seconds, strict=True))
-        return {"epochs": epochs, "started_from": self.started_from}
+        return {"epochs": epochs, "started_from": self.started_from, "started_inputs": self.inputs}
 
 
-def _start(run: Run, data: TrainingData) -> _Done:
+def _start(run: Run, data: TrainingData, inputs: dict[str, int]) -> _Done:
     """Return the last epoch that an earlier try of the run committed, else where als.warm_start says to start."""
     als = run.config.als
     commits = run.tables.commits(STATE[data.moving], {"model_id": run.run_id})
@@ -78,12 +89,16 @@ def _start(run: Run, data: TrainingData) -> _Done:
         objectives, seconds = (list(each) for each in zip(*commits[0].note["epochs"], strict=True))
         _, factors, _ = read_factors(run, STATE[data.moving], run.run_id, len(objectives))
         run.say(f"training: going on after epoch {len(objectives)} of {als.epochs}")
-        return _Done(factors, commits[0].note["started_from"], objectives, seconds)
+        note = commits[0].note
+        return _Done(factors, note["started_from"], note.get("started_inputs", {}), objectives, seconds)
     factors = initial_factors(data.hashes, als.rank, als.seed, als.init_scale)
-    earlier = model_to_start_from(run, data.moving)
+    table = STATE[data.moving]
+    earlier = model_to_start_from(run, data.moving, inputs.get("gold.models"))
     if earlier is None:
         return _Done(factors)
-    known, theirs, _ = read_factors(run, STATE[data.moving], earlier["model_id"], earlier["epochs"])
+    read = {name: inputs.get(name, run.tables.version(name)) for name in ("gold.models", table)}
+    check_retention(run, read)
+    known, theirs, _ = read_factors(run, table, earlier["model_id"], earlier["epochs"], read[table])
     places = np.searchsorted(data.columns, known)
     shared = data.columns[np.minimum(places, len(data.columns) - 1)] == known
     factors[places[shared]] = theirs[shared]
@@ -91,7 +106,7 @@ def _start(run: Run, data: TrainingData) -> _Done:
         f"training: starting from model {earlier['model_id']}, which knows {shared.sum():,} of {len(factors):,} "
         f"{data.moving}"
     )
-    return _Done(factors, earlier["model_id"])
+    return _Done(factors, earlier["model_id"], read)
 
 
 def _save(run: Run, data: TrainingData, epoch: trainer.Epoch, note: dict[str, object]) -> None:

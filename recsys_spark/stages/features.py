@@ -41,7 +41,7 @@ def build_features(run: Run) -> None:
     if timed and run.as_of is None and (run.tables.exists(SLICES[-1]) or run.config.source.heavy_users):
         _, run.as_of = number_and_end(events.valid(typed))  # there may be nothing to do; or it says which rows are good
     given = {name: getattr(run.config, name) for name in ("items", "users", "friends")}
-    note = {
+    note: dict[str, Any] = {
         "from": {"bronze.events": bronze, "files": known.delivered(run, given), **_settings(run.config)},
         "run_id": run.run_id,
         "built_at": dt.datetime.now(dt.UTC).isoformat(),
@@ -59,6 +59,7 @@ def build_features(run: Run) -> None:
     n_kept, after_last = number_and_end(good)
     run.as_of = run.as_of or after_last
     _quarantine(run, events.refused(rows), n_rows, n_kept)
+    note["counts"] = dict(run.counts)
     known.write_attributes(run)
     past, future = splits.split(good, run.as_of, run.config.evaluation.horizon, run.config.holdout)
     pairs = interactions.interactions(past, run.config.features, run.as_of).persist(StorageLevel.MEMORY_AND_DISK)
@@ -99,6 +100,7 @@ def _is_built(run: Run, note: dict[str, Any], dated: bool) -> bool:
     same = bool(first.note["from"] == note["from"])
     if not same and not (late == note["from"] and dated and _stays(run, first)):
         return False
+    run.counts |= first.note.get("counts", {})
     run.outputs |= {name: commit.version for name, commit in written.items() if commit}
     run.outputs |= {name: run.tables.version(name) for name in ("silver.quarantine", *DICTIONARIES)}
     rest = "" if same else "; what was ingested since is not in them: --anew, or a later source.ingested_before"
@@ -170,9 +172,14 @@ def _extend(run: Run, name: str, pairs: DataFrame, column: str, index: str) -> i
 
 
 def with_core(run: Run, pairs: DataFrame, n_pairs: int) -> DataFrame:
-    """Mark the pairs that are trained on: not hidden, not of users held out, user and item both in the k-core."""
+    """Mark the pairs that are trained on: not hidden, not of users held out, user and item both in the k-core.
+
+    A pair that weighs nothing says nothing, unless weights are ratings.
+    """
     k, rounds = run.config.features.k_core, run.config.features.k_core_rounds
     trained = ~f.col("hidden") & splits.learnt_from(run.config.holdout)
+    if run.config.als.objective != "explicit":
+        trained &= f.col("weight" if "weight" in pairs.columns else "total_0") > 0
     if k == 1:
         return pairs.withColumn("core", trained)
     users, items = run.tables.read("gold.user_ids"), run.tables.read("gold.item_ids")

@@ -65,19 +65,20 @@ def model_of(run: Run) -> Row:
     return found
 
 
-def named_model(run: Run, model_id: str, asked: str) -> Row:
-    """Return the row of a model; raise an error, which says what asked for it, where it is not there."""
+def named_model(run: Run, model_id: str, asked: str, version: int | None = None) -> Row:
+    """Return the row of a model, in a version of gold.models or the last; raise an error where it is not there.
+
+    asked: what asked for it, as the error says.
+    """
     if not is_run_id(model_id):
         raise UsageError(f"{asked} {model_id!r}: no model's id: letters, digits and . _ : - only, 128 at most")
-    row = _row(run, model_id)
+    row = _row(run, model_id, version)
     if row is None:
         raise DataError(f"{asked} {model_id}: {run.tables.path('gold.models')} has no such model")
     return row
 
 
-def register(
-    run: Run, kind: str, inputs: dict[str, int], note: dict[str, object] | None = None, **found: object
-) -> None:
+def register(run: Run, kind: str, inputs: dict[str, int], note: dict[str, object], **found: object) -> None:
     """Write the run's row of gold.models; what this kind of model does not have is null, or of no epoch."""
     row = {
         "model_id": run.run_id,
@@ -97,16 +98,17 @@ def register(
     run.outputs["gold.models"] = run.tables.write_slice("gold.models", frame, {"model_id": run.run_id}, note).version
 
 
-def model_to_start_from(run: Run, side: str) -> Row | None:
+def model_to_start_from(run: Run, side: str, version: int | None = None) -> Row | None:
     """Return the model that als.warm_start names: one of the same rank with factors of the moving side.
 
-    None where it says `none`, or `latest` and none fits. Raises DataError where a named model does not fit.
+    version: of gold.models, in which a named one is looked for. None where it says `none`, or `latest` and none fits.
+    Raises DataError where a named model does not fit.
     """
     als = run.config.als
     if als.warm_start == "none":
         return None
     if als.warm_start != "latest":
-        row = named_model(run, als.warm_start, "als.warm_start:")
+        row = named_model(run, als.warm_start, "als.warm_start:", version)
         if not _fits(row, als.rank, side):
             raise DataError(
                 f"als.warm_start: {als.warm_start}: its rank is {_rank(row)} and its {row['moving_side']} moved; this "
@@ -120,11 +122,11 @@ def model_to_start_from(run: Run, side: str) -> Row | None:
     return None
 
 
-def _row(run: Run, model_id: str) -> Row | None:
+def _row(run: Run, model_id: str, version: int | None = None) -> Row | None:
     """Return the row of a model, None where it is not there, or not any more."""
     if not run.tables.exists("gold.models"):
         return None
-    return run.tables.read_slice("gold.models", {"model_id": model_id}).first()
+    return run.tables.read_slice("gold.models", {"model_id": model_id}, version).first()
 
 
 def _rank(model: Row) -> int:
@@ -136,10 +138,12 @@ def _fits(model: Row, rank: int, side: str) -> bool:
     return model["kind"] in FACTORS and _rank(model) == rank and side in ("items", model["moving_side"])
 
 
-def read_factors(run: Run, table: str, model_id: str, epoch: int) -> tuple[Ints, Floats, Floats]:
+def read_factors(
+    run: Run, table: str, model_id: str, epoch: int, version: int | None = None
+) -> tuple[Ints, Floats, Floats]:
     """Return indices (n,), ascending, factors (n, rank) and biases (n,) of a model after an epoch."""
     index = next(column for column in INDEX.values() if column in SCHEMAS[table].names)
-    rows = run.tables.read_slice(table, {"model_id": model_id, "epoch": epoch}).toArrow()
+    rows = run.tables.read_slice(table, {"model_id": model_id, "epoch": epoch}, version).toArrow()
     if rows.num_rows == 0:
         raise DataError(
             f"{table}: no factors of model {model_id} after epoch {epoch}; train it again under a new run id"

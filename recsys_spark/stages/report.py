@@ -34,22 +34,23 @@ from recsys_spark.stages.promote import Contest, rules_of
 _CUSTOMERS = 12
 _HISTORY = 8
 _WANTED = 20
+_LISTED = 20
 
-QUERY = """SELECT segment, metric,
+QUERY = """SELECT rival, segment, metric,
        count(*)                                  AS users,
        avg(before)                               AS before,
        avg(after)                                AS after,
        avg(after - before)                       AS difference,
        stddev(after - before) / sqrt(count(*))   AS standard_error
-FROM  (SELECT segment, metric, old.metrics[metric] AS before, after
+FROM  (SELECT old.model AS rival, segment, metric, old.metrics[metric] AS before, after
        FROM   delta.`{path}` new
        JOIN   delta.`{path}` old USING (run_id, user_id)
        LATERAL VIEW explode(new.metrics) AS metric, after
        LATERAL VIEW explode(concat(array('all users'), new.segments)) AS segment
-       WHERE  run_id = '{run_id}' AND new.model = '{challenger}' AND old.model = '{rival}')
+       WHERE  run_id = '{run_id}' AND new.model = '{challenger}' AND old.model <> new.model)
 WHERE  before IS NOT NULL AND after IS NOT NULL
-GROUP BY segment, metric
-ORDER BY segment, metric"""
+GROUP BY rival, segment, metric
+ORDER BY rival, segment, metric"""
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,6 @@ def report(run: Run, evaluated: Evaluated) -> Report:
         path=run.tables.path("gold.metrics"),
         run_id=run.run_id,
         challenger=contest.challenger,
-        rival=contest.rival,
     )
     versions = {f"{name}, version": str(version) for name, version in sorted(run.outputs.items())}
     return Report(
@@ -189,7 +189,7 @@ def _customer(
             item["item_id"] in wanted,
             [names[reason["item_id"]] for reason in item["because"] or ()],
         )
-        for item in items
+        for item in items[:_LISTED]
     ]
     found = [Listed(names[item], item in ids) for item in sorted(wanted, key=lambda item: item not in ids)]
     source = str(row["source"]) if row else "nothing"

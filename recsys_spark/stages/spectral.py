@@ -48,12 +48,17 @@ def train_vectors(run: Run, data: TrainingData, blocks: store.Blocks, note: dict
     if steps:
         run.say(f"spectral: going on after step {len(steps)}")
     places = np.arange(len(data.columns), dtype=np.int32)
+    change = 0.0
     for step in trainer.iterate(blocks, space, degrees, iteration, steps):
         rows = pa.Table.from_batches([factor_rows(places, step.product, "column", "product")])
         frame = run.spark.createDataFrame(rows).coalesce(1)
         whole = frame.withColumn("model_id", f.lit(run.run_id)).withColumn("step", f.lit(step.number))
         run.tables.append_step(STEPS, whole, where, step.number, note, ("model_id", "step"))
-        run.progress(f"spectral: step {step.number}: changed by {step.change:.2g}, {step.seconds:.2f} s")
+        change = step.change
+        run.say(f"spectral: step {step.number}: changed by {step.change:.2g}, {step.seconds:.2f} s")
+    if change > settings.tolerance and space.directions is not None:
+        run.say(f"warning: spectral: after spectral.steps = {settings.steps} a squared singular value still changes by "
+                f"{change:.2g} of it, above spectral.tolerance = {settings.tolerance:g}; raise either")  # fmt: skip
     vectors = space.vectors()
     if data.moving == "items":
         frame = run.spark.createDataFrame(pa.Table.from_batches([_rows(data.columns, vectors, degrees)])).coalesce(1)

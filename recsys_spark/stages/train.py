@@ -12,7 +12,7 @@ from recsys_spark.runs import main as run_job
 from recsys_spark.stages.als import train_factors
 from recsys_spark.stages.baselines import train_baseline
 from recsys_spark.stages.known import interactions_commit
-from recsys_spark.stages.models import FACTORS, VECTORS, register
+from recsys_spark.stages.models import FACTORS, NEIGHBOURS, VECTORS, register
 from recsys_spark.stages.rebuild import check_rebuilt, check_retention, model_to_rebuild
 from recsys_spark.stages.spectral import train_vectors
 from recsys_spark.stages.training_data import training_data
@@ -32,11 +32,9 @@ def train_als(run: Run) -> None:
     """
     rebuilt = model_to_rebuild(run, run.options["rebuild"]) if run.options.get("rebuild") else None
     kind = run.config.model.kind
-    if kind not in FACTORS | VECTORS:
-        train_baseline(run, rebuilt)
-        return
     inputs, note = _inputs(run, rebuilt)
-    check_retention(run, inputs)
+    if kind in FACTORS | VECTORS | NEIGHBOURS:
+        check_retention(run, inputs)
     where = {"model_id": run.run_id}
     trained = run.tables.find("gold.models", where)
     written = {table: run.tables.commits(table, where) for table in _WRITTEN}
@@ -47,15 +45,20 @@ def train_als(run: Run) -> None:
         run.outputs["gold.models"] = trained.version
         run.say(f"training: model {run.run_id} is trained already")
         return
+    if kind not in FACTORS | VECTORS:
+        train_baseline(run, inputs, note)
+        if rebuilt is not None:
+            check_rebuilt(run, rebuilt, epochs=0)
+        return
     data = training_data(run, inputs)
     blocks = store.build(data.histories, data.columns, data.n_blocks)
-    found: dict[str, Any] = {"epochs": 0}
+    found: dict[str, Any] = {"epochs": 0, "inputs": inputs}
     if kind in FACTORS:
-        found |= train_factors(run, data, blocks, note)
+        found |= train_factors(run, data, blocks, inputs, note)
     if kind in VECTORS:
         train_vectors(run, data, blocks, note)
     blocks.close()
-    register(run, kind, inputs, note, moving_side=data.moving, **found)
+    register(run, kind, note=note, moving_side=data.moving, **found)
     if rebuilt is not None:
         check_rebuilt(run, rebuilt, found["epochs"])
 
@@ -66,7 +69,9 @@ def _inputs(run: Run, rebuilt: Row | None) -> tuple[dict[str, int], dict[str, ob
         return rebuilt["inputs"], _identity(run, rebuilt["inputs"])
     run.resolve_as_of()
     inputs = {"silver.interactions": interactions_commit(run).version}
-    inputs |= {name: run.tables.version(name) for name in ("gold.user_ids", "gold.item_ids")}
+    learnt = run.config.model.kind in FACTORS | VECTORS
+    dictionaries = ("gold.user_ids", "gold.item_ids") if learnt else ("gold.item_ids",)
+    inputs |= {name: run.tables.version(name) for name in dictionaries}
     return inputs, _identity(run, inputs)
 
 
@@ -81,6 +86,10 @@ def _identity(run: Run, inputs: dict[str, int]) -> dict[str, object]:
         identity["shortfall"] = run.config.topk.shortfall  # to which items are solved where users moved
     if kind in VECTORS:
         identity["spectral"] = run.config.spectral.model_dump(mode="json")
+        # By which sums are added up, and the side whose steps are kept; `als` above names them too.
+        identity["blocks"] = run.config.als.model_dump(include={"moving_side", "block_interactions", "min_blocks"})
+    if kind not in FACTORS | VECTORS:
+        identity["model"] = run.config.model.model_dump(mode="json")
     return {"identity": identity}
 
 

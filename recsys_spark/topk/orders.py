@@ -24,8 +24,11 @@ class Orders:
 
     @classmethod
     def of(cls, values: Floats, eligible: NDArray[np.bool_]) -> "Orders":
-        """Return one list: the eligible of all items (n_items,) of a value above 0, ties by position."""
-        items = np.flatnonzero((values > 0) & eligible).astype(np.int32)
+        """Return one list: the eligible of all items (n_items,), best first, ties by position.
+
+        Those of value 0 come last: who is to have k items has them though nothing happened of late.
+        """
+        items = np.flatnonzero(eligible).astype(np.int32)
         items = items[np.argsort(-values[items], kind="stable")]
         return cls(np.array([0, len(items)]), items, values[items].astype(np.float32))
 

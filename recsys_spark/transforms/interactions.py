@@ -101,7 +101,8 @@ def _hidden(features: Features, total: Column) -> Column:
 
 def transformed(transform: str, total: Column, events: Column) -> Column:
     """Return a pair's weight from the sum of its events' weights and their number."""
-    return {"sum": total, "mean": total / events, "log1p": f.log1p(total), "binary": f.lit(1.0)}[transform]
+    return {"sum": total, "mean": total / events, "log1p": f.log1p(total),
+            "binary": f.when(total > 0, 1.0).otherwise(0.0)}[transform]  # fmt: skip
 
 
 def pair_totals(
@@ -109,6 +110,9 @@ def pair_totals(
 ) -> DataFrame:
     """Return (user_id, item_id, events, event_types, hidden, total_0, …): sums of weights with each half-life."""
     totals = [_total(features.model_copy(update={"half_life": life}), as_of) for life in half_lives]
+    if features.negative == "hide":
+        # With another half-life what speaks against an item may outweigh the rest: then nothing is left of the pair.
+        totals = [f.greatest(total, f.lit(0.0)) for total in totals]
     pairs = events.groupBy("user_id", "item_id").agg(
         f.count(f.lit(1)).alias("events"),
         _type_bits(features).alias("type_bits"),
@@ -170,11 +174,13 @@ def _bits(features: Features) -> dict[str, int]:
 def wanted(future: DataFrame, past: DataFrame, features: Features, evaluation: Evaluation) -> DataFrame:
     """Return the distinct (user_id, item_id) of future events that lists are to find.
 
-    Those of evaluation.events, none against the item, and, where evaluation.new_items_only, none of a pair in past.
+    Those of evaluation.events, none against the item or of a value that weighs nothing, and, where
+    evaluation.new_items_only, none of a pair in past.
     """
     if evaluation.events is not None:
         future = future.where(f.col("event").isin(*evaluation.events))
-    pairs = future.where(~is_negative(features)).select("user_id", "item_id").distinct()
+    weighs = f.col("value").isNull() | (_value_weight(features) > 0) | f.lit(features.negative == "keep")
+    pairs = future.where(~is_negative(features) & weighs).select("user_id", "item_id").distinct()
     if evaluation.new_items_only:
         pairs = pairs.join(past.select("user_id", "item_id"), ["user_id", "item_id"], "left_anti")
     return pairs

@@ -58,7 +58,7 @@ class Window:
         """Return the sample's histories with the weights of a half-life and transform, of all items."""
         total = self.own.column(f"total_{half_life}").to_numpy()
         events = self.own.column("events").to_numpy()
-        weights = {"sum": total, "mean": total / events, "log1p": np.log1p(total), "binary": np.ones(len(total))}
+        weights = {"sum": total, "mean": total / events, "log1p": np.log1p(total), "binary": total > 0}
         offsets = offsets_of(self.own.column("user").to_numpy(), self.sample.n_users)
         return Histories(offsets, self.own.column("item_index").to_numpy(), weights[transform].astype(np.float32))
 

@@ -1,6 +1,7 @@
 import hashlib
 import json
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as f
 
+from recsys_spark import memory
 from recsys_spark.schemas import SCHEMAS
 from recsys_spark.stages import als
 from recsys_spark.tables import Tables
@@ -62,6 +64,7 @@ def test_a_log_goes_in_and_every_users_planted_next_item_comes_out_first(spark, 
     assert {row["source"] for row in lists.values()} == {"als"}
     assert "popularity_decayed" in shop.stderr, "the comparison is shown to people"
     assert "items move; kept are the factors after epoch 6\n" in shop.stderr
+    assert "epoch 6 of 6: objective " in shop.stderr, "progress is seen in a log that nobody watches"
 
 
 def test_no_list_holds_a_seen_item_and_every_list_is_full_and_in_order(spark, shop) -> None:
@@ -158,12 +161,28 @@ def test_ratings_are_predicted_with_their_baseline(spark, tmp_path, job) -> None
         assert [item["score"] for item in row["items"]] == pytest.approx([5, 2], abs=0.3)
 
 
-def test_a_run_id_with_another_configuration_is_refused(spark, tmp_path, job) -> None:
+@pytest.mark.slow
+def test_a_run_id_with_another_configuration_or_other_inputs_is_refused(spark, tmp_path, job) -> None:
     config = configuration(tmp_path, write_csv(tmp_path / "log.csv", purchases()))
     stages = ("ingest", "build_features", "train_als")
     job(config, "--run-id", "a", "--as-of", AS_OF.isoformat(), stages=stages)
     other = job(config, "--run-id", "a", "--as-of", AS_OF.isoformat(), "--set", "als.rank=5", stages=stages)
     assert other["exit_code"] == 78 and "give a run id of its own" in other["error"]
+    train = ("--run-id", "a", "--as-of", AS_OF.isoformat())
+    other = job(config, *train, "--set", "model.kind=popularity", stages=("train_als",))
+    assert other["exit_code"] == 78 and '"kind": "popularity"' in other["error"]
+    assert tables(spark, config).read("gold.models").first()["kind"] == "als"
+    job(config, "--run-id", "b", "--as-of", AS_OF.isoformat(), "--set", "features.half_life=9d", stages=stages[:2])
+    other = job(config, *train, stages=("train_als",))
+    assert other["exit_code"] == 78 and re.search(r'trained before from .*"interactions": \d', other["error"])
+
+
+def test_a_training_that_there_is_no_memory_for_is_refused_before_it_starts(spark, shop, job, monkeypatch) -> None:
+    monkeypatch.setattr(memory, "available", lambda: 2**28)
+    summary = job(shop.config, "--run-id", "large", "--as-of", AS_OF.isoformat(), stages=("train_als",))
+    assert summary["exit_code"] == 78
+    assert re.search(rf"als\.rank: 2: {N} moving items at this rank need \d\.\d GB beside the JVM", summary["error"])
+    assert tables(spark, shop.config).read("gold.item_factors").where("model_id = 'large'").isEmpty()
 
 
 def test_shuffled_rows_give_the_same_features_and_the_same_factors_to_the_byte(spark, tmp_path, job) -> None:

@@ -174,7 +174,9 @@ def the_query_of_the_page_gives_every_row(spark: SparkSession, shop: Path, text:
     """The page's query, run as it stands there, against the comparison, and the docs' against the page's."""
     query = html.unescape(text.partition('<pre tabindex="0" id="query"><code>')[2].partition("</code>")[0])
     rows = tables_of(spark, shop).read("gold.comparisons").where("comparison_id = 'clear'").collect()
-    found = {(row["segment"], row["metric"]): row for row in spark.sql(query).collect()}
+    every = spark.sql(query).collect()
+    found = {(row["segment"], row["metric"]): row for row in every if row["rival"] == "champion"}
+    assert {"popularity", "popularity_decayed"} < {row["rival"] for row in every}
     judged, segments = {row["metric"] for row in rows if row["segment"] != ALL}, {row["segment"] for row in rows}
     assert {key for key in found if key[0] in segments and (key[0] == ALL or key[1] in judged)} == {
         (row["segment"], row["metric"]) for row in rows

@@ -50,6 +50,19 @@ def test_a_model_is_rebuilt_after_its_inputs_have_changed(spark, shop) -> None:
     assert models["again"]["objective"] == models["a"]["objective"] != models["b"]["objective"]
 
 
+def test_a_model_that_started_from_another_is_rebuilt_when_that_one_is_gone(spark, shop) -> None:
+    job = Job()
+    warm = ("--set", "als.warm_start=parent", "--set", "als.epochs=2")
+    assert job(shop, "--run-id", "parent", *WHEN, stages=("train_als",))["exit_code"] == 0
+    assert job(shop, "--run-id", "child", *WHEN, *warm, stages=("train_als",))["exit_code"] == 0
+    for table in ("gold.models", "gold.item_factors"):
+        spark.sql(f"DELETE FROM delta.`{tables(spark, shop).path(table)}` WHERE model_id = 'parent'")
+    rebuilt = job(shop, "--run-id", "child-again", "--rebuild", "child", stages=("train_als",))
+    assert rebuilt["exit_code"] == 0 and "model child-again is model child to the byte" in job.stderr, rebuilt
+    inputs = {row["model_id"]: row["inputs"] for row in tables(spark, shop).read("gold.models").collect()}
+    assert {"gold.models", "gold.item_factors"} < set(inputs["child"]) and inputs["child-again"] == inputs["child"]
+
+
 def test_a_rebuild_that_would_differ_is_an_error(spark, shop) -> None:
     path = tables(spark, shop).path("gold.item_factors")
     spark.sql(f"UPDATE delta.`{path}` SET factors = transform(factors, x -> 2 * x) WHERE model_id = 'a'")

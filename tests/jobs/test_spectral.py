@@ -53,6 +53,14 @@ def test_a_blend_has_both_kinds_of_factors_and_finds_what_was_left_out(spark, sh
     assert tables(spark, shop).read("gold.spectral_steps").count() == 0, "steps are for going on only"
 
 
+def test_a_spectral_run_id_is_of_its_own_side_and_blocks(shop) -> None:
+    job, asked = Job(), ("--run-id", "own", *WHEN, "--set", "model.kind=spectral")
+    assert job(shop, *asked, stages=("train_als",))["exit_code"] == 0
+    for other in ("als.moving_side=users", "als.min_blocks=3", "als.block_interactions=7"):
+        assert job(shop, *asked, "--set", other, stages=("train_als",))["exit_code"] == 78, other
+    assert job(shop, *asked, "--set", "als.rank=9", stages=("train_als",))["exit_code"] == 0, "no part of it"
+
+
 def test_a_blend_of_weight_nothing_lists_what_als_does(spark, shop) -> None:
     job = Job()
     assert job(shop, "--run-id", "als", *WHEN, "--set", "model.kind=als", stages=("train_als",))["exit_code"] == 0

@@ -14,14 +14,16 @@ from pydantic import ValidationError
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as f
 
-from recsys_spark.config import Features
+from recsys_spark.config import Evaluation, Features
 from recsys_spark.topk.repeats import COMEBACKS
 from recsys_spark.transforms.interactions import (
     exact_sum,
     interactions,
     is_negative,
     item_features,
+    pair_totals,
     popularities,
+    wanted,
     with_event_types,
 )
 
@@ -57,7 +59,7 @@ def events(*rows: tuple[str, str | None, float | None]) -> list[Event]:
         ({"value": "threshold", "value_threshold": 2}, {"a": 2.0, "b": 0.0}),
         ({"value": "multiply", "transform": "mean"}, {"a": 102.5 / 3, "b": 0.0}),
         ({"value": "multiply", "transform": "log1p"}, {"a": math.log1p(102.5), "b": 0.0}),
-        ({"value": "multiply", "transform": "binary"}, {"a": 1.0, "b": 1.0}),
+        ({"value": "multiply", "transform": "binary"}, {"a": 1.0, "b": 0.0}),
     ],
 )
 def test_a_value_weighs_as_the_formula_says(spark: SparkSession, how: dict[str, Any], expected: Any) -> None:
@@ -209,6 +211,23 @@ def test_small_numbers_add_up_to_the_same_bytes_in_one_integer(spark: SparkSessi
     sums = (exact_sum(f.col("value")).alias("wide"), exact_sum(f.col("value"), small=True).alias("narrow"))
     found = frame.groupBy("key").agg(*sums).collect()
     assert [row["narrow"] for row in found] == [row["wide"] for row in found]
+
+
+def test_what_weighs_nothing_is_no_wish_either(spark: SparkSession) -> None:
+    """A rating below the threshold is no hit of a list; a published test file without values is all wishes."""
+    rows = frame(spark, events(("good", None, 4.0), ("bad", None, 3.0), ("untold", None, None)))
+    how = Features(value="threshold", value_threshold=4)
+    found = wanted(rows, rows.limit(0), how, Evaluation()).select("item_id").collect()
+    assert sorted(row[0] for row in found) == ["good", "untold"]
+
+
+def test_half_lives_that_leave_less_than_nothing_of_a_pair_leave_nothing(spark: SparkSession) -> None:
+    """Bought a month ago and given back now: without a half-life it counts, with one of five days it is gone."""
+    how = Features(events={"buy": 2.0, "return": -1.0})
+    old, now = AS_OF - 30 * DAY, AS_OF
+    rows = frame(spark, [("u", "i", old, "buy", None), ("u", "i", now, "return", None)])
+    found = pair_totals(rows, how, AS_OF, [None, 5 * DAY]).first()
+    assert found is not None and (found["total_0"], found["total_1"], found["hidden"]) == (1.0, 0.0, False)
 
 
 def test_what_speaks_against_an_item_is_no_wish_for_it(spark: SparkSession) -> None:

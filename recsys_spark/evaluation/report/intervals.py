@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from recsys_spark.evaluation.comparison import Effect
-from recsys_spark.evaluation.gate import less_is_better, oriented
+from recsys_spark.evaluation.gate import less_is_better, level_of, oriented
 from recsys_spark.evaluation.report.content import Moment
 from recsys_spark.evaluation.report.drawing import ALIKE, MOMENTS, NARROW, Picture, Spec, drawn, picture
 from recsys_spark.evaluation.report.numbers import number, percent, signed
@@ -29,15 +29,16 @@ class Relative:
     kind: str
 
 
-def relative(effect: Effect, level: float = 1.0) -> Relative | None:
+def relative(effect: Effect, level: float = 1.0, *, alone: bool = False) -> Relative | None:
     """Return an effect as shares of the mean before; None where that is 0.
 
-    It is shown to be better or worse if the whole interval is and its p, adjusted by Holm, is not above the level.
+    It is shown to be better or worse if the whole interval is and its p, adjusted by Holm, is not above the level;
+    alone: its own p, as the gate asks of the primary metric.
     """
     if effect.champion == 0:
         return None
     _, least, most = oriented(effect)
-    shown = effect.p_adjusted <= level
+    shown = (effect.p if alone else effect.p_adjusted) <= level
     kind = "better" if shown and least > 0 else "worse" if shown and most < 0 else "open"
     base = abs(effect.champion)
     return Relative(effect.low / base, effect.difference / base, effect.high / base, kind)
@@ -130,7 +131,8 @@ def decision(effects: Sequence[Effect], margins: Mapping[str, float], confidence
 
     effects: of the judged metrics on all users; margins: by guard, the share of the mean before that may be lost.
     """
-    there = [(effect, own) for effect in effects if (own := relative(effect)) is not None]
+    level = level_of(confidence)
+    there = [(effect, own) for effect in effects if (own := relative(effect, level, alone=True)) is not None]
     if not there:
         return None
     rows = [

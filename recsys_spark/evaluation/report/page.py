@@ -8,6 +8,7 @@ from jinja2 import DictLoader, Environment, StrictUndefined
 from markupsafe import Markup
 
 from recsys_spark.evaluation.comparison import Effect
+from recsys_spark.evaluation.gate import level_of
 from recsys_spark.evaluation.report import charts, intervals, numbers
 from recsys_spark.evaluation.report.content import Report
 from recsys_spark.evaluation.report.drawing import Picture
@@ -55,7 +56,7 @@ def page(report: Report) -> str:
         style=Markup(_text("style.css")),
         script=Markup(_text("script.js")),
         first=first,
-        relative=intervals.relative(first) if first else None,
+        relative=intervals.relative(first, level_of(report.confidence), alone=True) if first else None,
         decision=intervals.decision(judged, report.margins, report.confidence),
         whole=_rows(whole, first, report.confidence),
         segments={
