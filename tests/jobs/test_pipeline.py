@@ -76,6 +76,7 @@ def test_no_list_holds_a_seen_item_and_every_list_is_full_and_in_order(spark, sh
         assert not {(row["user_id"], item["item_id"]) for item in row["items"]} & seen
 
 
+@pytest.mark.slow
 def test_the_run_id_given_twice_ends_in_the_same_state(spark, shop, job) -> None:
     second = job(shop.config, "--run-id", "a", "--as-of", AS_OF.isoformat())
     first = {**shop.summary["outputs"], "gold.metrics": second["outputs"]["gold.metrics"]}
@@ -85,6 +86,7 @@ def test_the_run_id_given_twice_ends_in_the_same_state(spark, shop, job) -> None
     assert tables(spark, shop.config).read("gold.metrics").count() == 4 * N
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_goes_on_and_ends_at_the_same_bytes(spark, tmp_path, job, monkeypatch) -> None:
     config = configuration(tmp_path, write_csv(tmp_path / "log.csv", purchases()))
     job(

@@ -117,6 +117,7 @@ def test_a_condition_that_is_no_sql_is_refused(shop, job) -> None:
     assert summary["exit_code"] == 78 and "topk.eligible" in summary["error"]
 
 
+@pytest.mark.slow
 def test_blocked_pairs_are_not_shown_and_allowed_ones_alone_are_and_unknown_items_are_counted(
     spark, shop, job, tmp_path
 ) -> None:
@@ -239,6 +240,7 @@ def test_a_model_that_there_is_no_memory_for_is_refused_before_its_factors_are_r
     assert f"model a: {N} items at rank 2 need 0.7 GB beside the JVM on this machine" in summary["error"]
 
 
+@pytest.mark.slow
 def test_users_of_little_history_get_as_much_of_what_is_popular_as_configured(spark, shop, job) -> None:
     """Everyone has eleven items: fewer than twelve, so that a twelfth of a large weight is the order of popularity."""
     rows = scored(spark, job, shop, "--set", "topk.prior.new_users=1e5", "--set", "topk.prior.min_history=12",
