@@ -187,6 +187,7 @@ def test_a_training_that_there_is_no_memory_for_is_refused_before_it_starts(spar
     assert tables(spark, shop.config).read("gold.item_factors").where("model_id = 'large'").isEmpty()
 
 
+@pytest.mark.slow
 def test_shuffled_rows_give_the_same_features_and_the_same_factors_to_the_byte(spark, tmp_path, job) -> None:
     seen = []
     for seed in (1, 2):
