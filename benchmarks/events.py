@@ -46,10 +46,9 @@ def moved(log: Path) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage of a described job and its group: tasks, the seconds that they ran, the slowest one's, bytes shuffled."""
+    """A stage of a group of jobs: its tasks, the seconds that they ran, the slowest one's, bytes shuffled."""
 
     group: str
-    job: str
     name: str
     tasks: int
     seconds: float
@@ -59,17 +58,16 @@ class Stage:
 
 def stages(log: Path) -> list[Stage]:
     """Return the stages that ran tasks, those that took longest first; shuffled is what they read of shuffles."""
-    jobs: dict[int, tuple[str, str, str]] = {}
+    jobs: dict[int, tuple[str, str]] = {}
     times: dict[int, list[float]] = defaultdict(list)
     read: dict[int, int] = defaultdict(int)
     for line in log.read_text(encoding="utf-8").splitlines():
         event = json.loads(line)
         match event["Event"]:
             case "SparkListenerJobStart":
-                of = event.get("Properties") or {}
+                group = (event.get("Properties") or {}).get("spark.jobGroup.id", "")
                 for info in event["Stage Infos"]:
-                    named = of.get("spark.jobGroup.id", ""), of.get("spark.job.description", ""), info["Stage Name"]
-                    jobs.setdefault(info["Stage ID"], named)
+                    jobs.setdefault(info["Stage ID"], (group, info["Stage Name"]))
             case "SparkListenerTaskEnd" if event.get("Task Metrics"):
                 stage, metrics = event["Stage ID"], event["Task Metrics"]
                 times[stage].append(metrics["Executor Run Time"] / 1000)

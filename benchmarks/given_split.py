@@ -71,7 +71,7 @@ def grid(run: Run) -> None:
     for values in product(*GRID.values()):
         chosen = dict(zip(GRID, values, strict=True))
         rows.append(chosen | {"recall": _reached(run, window, given, chosen)})
-        run.say(f"grid: {len(rows)}: {rows[-1]}")
+        run.progress(f"grid: {len(rows)}: {rows[-1]}")
     window.close()
     run.counts["grid"] = rows
 

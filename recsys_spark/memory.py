@@ -125,7 +125,7 @@ def _check_processes(spark: SparkSession, driver: int, worker: int, what: str, r
     cores = int(str(conf.get("spark.executor.cores", "1")))
     for limit in ("spark.executor.pyspark.memory", "spark.executor.memoryOverhead"):
         size = conf.get(limit, None)
-        if size and worker * cores > 2**20 * _mebibytes(spark, size):
+        if size and worker * cores > _process_bytes(spark, size):
             raise ConfigError(
                 f"{what} need {_gb(worker)} in each of an executor's {cores} Python workers, above {limit} of {size}: "
                 f"{remedy} raise that{or_else}"
@@ -168,9 +168,10 @@ def _bytes(spark: SparkSession, size: str) -> int:
     return int(utils.byteStringAsBytes(size))
 
 
-def _mebibytes(spark: SparkSession, size: str) -> int:
-    """Return a size without a unit as Spark reads it where memory of a process is meant: in MiB."""
-    return int(spark.sparkContext._jvm.org.apache.spark.network.util.JavaUtils.byteStringAsMb(size))  # type: ignore[union-attr]
+def _process_bytes(spark: SparkSession, size: str) -> int:
+    """Return the bytes of a process's memory, which Spark counts in MiB where it has no unit."""
+    utils = spark.sparkContext._jvm.org.apache.spark.network.util.JavaUtils  # type: ignore[union-attr]
+    return 2**20 * int(utils.byteStringAsMb(size))
 
 
 def _gb(size: int) -> str:

@@ -66,6 +66,10 @@ class Run:
         """Tell a person what happened, on stderr."""
         self.log.say(text, "warning" if text.startswith("warning: ") else "info")
 
+    def progress(self, text: str) -> None:
+        """Tell of a step of long work: in a JSON log its level is debug."""
+        self.log.say(text, "debug")
+
     def work(self, name: str, stage: Stage) -> float:
         """Do a stage, keep for gold.runs what it did, and return the seconds it took."""
         own = record.StageRecord(name, dt.datetime.now(dt.UTC))

@@ -90,8 +90,8 @@ class HuKorenVolinsky:
     def weights_targets(self, values: Floats) -> tuple[Floats, Floats]:
         """Return w = alpha·r and t = 1 + alpha·r, of r = 0 as of what was never seen: 0 and 0.
 
-        >>> HuKorenVolinsky(alpha=2, regularization=0.1).weights_targets(np.array([1, 3], np.float32))
-        (array([2., 6.], dtype=float32), array([3., 7.], dtype=float32))
+        >>> HuKorenVolinsky(alpha=2, regularization=0.1).weights_targets(np.array([1, 3, 0], np.float32))
+        (array([2., 6., 0.], dtype=float32), array([3., 7., 0.], dtype=float32))
         """
         weights = np.float32(self.alpha) * values
         return weights, self.constants(values)

@@ -42,8 +42,8 @@ def train_factors(
         done.seconds.append(epoch.seconds)
         _save(run, data, epoch, {**note, **done.note()})
         factors = epoch.factors
-        run.say(f"epoch {epoch.number} of {run.config.als.epochs}: objective {epoch.objective:,.1f}, "
-                f"{epoch.seconds:.2f} s, {epoch.jobs} jobs")  # fmt: skip
+        run.progress(f"epoch {epoch.number} of {run.config.als.epochs}: objective {epoch.objective:,.1f}, "
+                     f"{epoch.seconds:.2f} s, {epoch.jobs} jobs")  # fmt: skip
     if data.moving == "users":
         blocks.repeat(lambda: _save_items(run, blocks, factors, objective, data, len(done.objectives), note))
     kept = _clean(run, data, len(done.objectives))

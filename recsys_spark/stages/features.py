@@ -171,15 +171,15 @@ def _extend(run: Run, name: str, pairs: DataFrame, column: str, index: str) -> i
     return run.tables.extend(name, lambda known: ids.extend(known, pairs, column, index))
 
 
-def with_core(run: Run, pairs: DataFrame, n_pairs: int) -> DataFrame:
+def with_core(run: Run, pairs: DataFrame, n_pairs: int, weight: str = "weight") -> DataFrame:
     """Mark the pairs that are trained on: not hidden, not of users held out, user and item both in the k-core.
 
-    A pair that weighs nothing says nothing, unless weights are ratings.
+    A pair whose weight, the column of that name, is 0 says nothing, unless weights are ratings.
     """
     k, rounds = run.config.features.k_core, run.config.features.k_core_rounds
     trained = ~f.col("hidden") & splits.learnt_from(run.config.holdout)
     if run.config.als.objective != "explicit":
-        trained &= f.col("weight" if "weight" in pairs.columns else "total_0") > 0
+        trained &= f.col(weight) > 0
     if k == 1:
         return pairs.withColumn("core", trained)
     users, items = run.tables.read("gold.user_ids"), run.tables.read("gold.item_ids")

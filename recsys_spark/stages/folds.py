@@ -10,7 +10,7 @@ from recsys_spark.config import Config
 from recsys_spark.errors import DataError
 from recsys_spark.memory import Ranking, check_ranking
 from recsys_spark.runs import Run
-from recsys_spark.stages.models import FACTORS, VECTORS, objective_of, read_factors, read_vectors
+from recsys_spark.stages.models import FACTORS, FITTED, VECTORS, objective_of, read_factors, read_vectors
 from recsys_spark.topk.folds import AlsFold, Blend, Fold, SpectralFold
 
 Ints = NDArray[np.int32]
@@ -19,7 +19,7 @@ Ints = NDArray[np.int32]
 def fold_of(run: Run, model: Row) -> tuple[Ints, Fold]:
     """Return the dictionary indices (n,), ascending, of a factor model's items, and its fold."""
     kind = model["kind"]
-    if kind not in FACTORS | VECTORS:
+    if kind not in FITTED:
         raise DataError(f"model {model['model_id']} is of kind {kind}, which has no factors")
     _check_memory(run, model)
     found = [_als(run, model)] if kind in FACTORS else []

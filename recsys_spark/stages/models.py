@@ -24,6 +24,7 @@ INDEX = {"items": "item_index", "users": "user_index"}
 STATE = {"items": "gold.item_factors", "users": "gold.user_factors"}
 FACTORS = {"als", "blend"}  # kinds of models that have factors of ALS
 VECTORS = {"spectral", "blend"}  # kinds that have singular vectors
+FITTED = FACTORS | VECTORS  # kinds that histories are fitted by, and users folded in
 NEIGHBOURS = {"item_knn"}  # kinds that have neighbours of items
 
 Floats = NDArray[np.float32]

@@ -17,7 +17,7 @@ from recsys_spark.runs import Run
 from recsys_spark.stages.events import read_files
 from recsys_spark.stages.folds import fold_of
 from recsys_spark.stages.known import interactions_commit, weighed
-from recsys_spark.stages.models import FACTORS, VECTORS
+from recsys_spark.stages.models import FITTED
 from recsys_spark.topk import scorer
 from recsys_spark.topk.baselines import BaselineModel, Frequent, ItemKnn, Random
 from recsys_spark.topk.orders import Orders
@@ -122,7 +122,7 @@ def model_ranker(run: Run, model: Row, known: Known, segments: bool = True) -> R
     if kind in POPULARITIES:
         return popularity_ranker(run, items, kind)
     ranker = fallback_ranker(run, known, segments)
-    if kind not in FACTORS | VECTORS:
+    if kind not in FITTED:
         own = _baseline(run, model, items)
         return dataclasses.replace(ranker, baseline=own, may=_eligible(items), reasons=run.config.topk.reasons)
     topk = run.config.topk

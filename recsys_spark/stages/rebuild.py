@@ -11,13 +11,13 @@ from recsys_spark.config import Config, utc
 from recsys_spark.errors import ConfigError, DataError, JobError
 from recsys_spark.redaction import restored_config
 from recsys_spark.runs import Run
-from recsys_spark.stages.models import FACTORS, NEIGHBOURS, VECTORS, named_model, read_factors, read_vectors
+from recsys_spark.stages.models import FACTORS, FITTED, NEIGHBOURS, VECTORS, named_model, read_factors, read_vectors
 
 
 def model_to_rebuild(run: Run, model_id: str) -> Row:
     """Give the run the configuration and moment of an earlier model, and return that model's row."""
     model = named_model(run, model_id, "--rebuild")
-    if model["kind"] not in FACTORS | VECTORS | NEIGHBOURS:
+    if model["kind"] not in FITTED | NEIGHBOURS:
         raise DataError(f"--rebuild {model_id}: it is of kind {model['kind']}, which is not trained")
     # Secrets are written nowhere: those of the present configuration take their places.
     config = Config.model_validate(restored_config(json.loads(model["config"]), run.config.model_dump(mode="json")))

@@ -193,7 +193,8 @@ def _customer(
     ]
     found = [Listed(names[item], item in ids) for item in sorted(wanted, key=lambda item: item not in ids)]
     source = str(row["source"]) if row else "nothing"
-    return Customer(user, source, [names[item] for item in history], n_history, listed, found[:_WANTED], len(found))
+    return Customer(user, source, [names[item] for item in history], n_history, listed, found[:_WANTED], len(found),
+                    len(items))  # fmt: skip
 
 
 def _profile(run: Run) -> Profile | None:

@@ -125,7 +125,7 @@ def _in_parts(
             .withColumn("part", f.lit(part))
         )
         run.tables.write_slice(PARTS, whole, {**mine, "part": part}, {}, ("model_id", "as_of", "work", "part"))
-        run.say(f"scoring: part {part + 1} of {n_parts} is done")
+        run.progress(f"scoring: part {part + 1} of {n_parts} is done")
     version = run.tables.version(PARTS)
     for part in sorted(set(range(n_parts)) - _parts(run, mine, version)):
         if not rows.where(_hashed_to(part, n_parts)).isEmpty():

@@ -55,7 +55,7 @@ def train_vectors(run: Run, data: TrainingData, blocks: store.Blocks, note: dict
         whole = frame.withColumn("model_id", f.lit(run.run_id)).withColumn("step", f.lit(step.number))
         run.tables.append_step(STEPS, whole, where, step.number, note, ("model_id", "step"))
         change = step.change
-        run.say(f"spectral: step {step.number}: changed by {step.change:.2g}, {step.seconds:.2f} s")
+        run.progress(f"spectral: step {step.number}: changed by {step.change:.2g}, {step.seconds:.2f} s")
     if change > settings.tolerance and space.directions is not None:
         run.say(f"warning: spectral: after spectral.steps = {settings.steps} a squared singular value still changes by "
                 f"{change:.2g} of it, above spectral.tolerance = {settings.tolerance:g}; raise either")  # fmt: skip

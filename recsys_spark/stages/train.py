@@ -12,7 +12,7 @@ from recsys_spark.runs import main as run_job
 from recsys_spark.stages.als import train_factors
 from recsys_spark.stages.baselines import train_baseline
 from recsys_spark.stages.known import interactions_commit
-from recsys_spark.stages.models import FACTORS, NEIGHBOURS, VECTORS, register
+from recsys_spark.stages.models import FACTORS, FITTED, NEIGHBOURS, VECTORS, register
 from recsys_spark.stages.rebuild import check_rebuilt, check_retention, model_to_rebuild
 from recsys_spark.stages.spectral import train_vectors
 from recsys_spark.stages.training_data import training_data
@@ -33,7 +33,7 @@ def train_als(run: Run) -> None:
     rebuilt = model_to_rebuild(run, run.options["rebuild"]) if run.options.get("rebuild") else None
     kind = run.config.model.kind
     inputs, note = _inputs(run, rebuilt)
-    if kind in FACTORS | VECTORS | NEIGHBOURS:
+    if kind in FITTED | NEIGHBOURS:
         check_retention(run, inputs)
     where = {"model_id": run.run_id}
     trained = run.tables.find("gold.models", where)
@@ -42,14 +42,23 @@ def train_als(run: Run) -> None:
         _check_same(run.run_id, commit, note)
     if trained is not None:
         run.outputs |= {table: run.tables.version(table) for table, commits in written.items() if commits}
+        if kind in NEIGHBOURS:
+            run.outputs["gold.item_neighbours"] = run.tables.version("gold.item_neighbours")
         run.outputs["gold.models"] = trained.version
         run.say(f"training: model {run.run_id} is trained already")
         return
-    if kind not in FACTORS | VECTORS:
+    epochs = 0
+    if kind in FITTED:
+        epochs = _fit(run, inputs, note)
+    else:
         train_baseline(run, inputs, note)
-        if rebuilt is not None:
-            check_rebuilt(run, rebuilt, epochs=0)
-        return
+    if rebuilt is not None:
+        check_rebuilt(run, rebuilt, epochs)
+
+
+def _fit(run: Run, inputs: dict[str, int], note: dict[str, object]) -> int:
+    """Fit factors, singular vectors or both to the histories, register the model, and return its epochs."""
+    kind = run.config.model.kind
     data = training_data(run, inputs)
     blocks = store.build(data.histories, data.columns, data.n_blocks)
     found: dict[str, Any] = {"epochs": 0, "inputs": inputs}
@@ -59,8 +68,7 @@ def train_als(run: Run) -> None:
         train_vectors(run, data, blocks, note)
     blocks.close()
     register(run, kind, note=note, moving_side=data.moving, **found)
-    if rebuilt is not None:
-        check_rebuilt(run, rebuilt, found["epochs"])
+    return int(found["epochs"])
 
 
 def _inputs(run: Run, rebuilt: Row | None) -> tuple[dict[str, int], dict[str, object]]:
@@ -69,8 +77,8 @@ def _inputs(run: Run, rebuilt: Row | None) -> tuple[dict[str, int], dict[str, ob
         return rebuilt["inputs"], _identity(run, rebuilt["inputs"])
     run.resolve_as_of()
     inputs = {"silver.interactions": interactions_commit(run).version}
-    learnt = run.config.model.kind in FACTORS | VECTORS
-    dictionaries = ("gold.user_ids", "gold.item_ids") if learnt else ("gold.item_ids",)
+    fitted = run.config.model.kind in FITTED
+    dictionaries = ("gold.user_ids", "gold.item_ids") if fitted else ("gold.item_ids",)
     inputs |= {name: run.tables.version(name) for name in dictionaries}
     return inputs, _identity(run, inputs)
 
@@ -88,7 +96,7 @@ def _identity(run: Run, inputs: dict[str, int]) -> dict[str, object]:
         identity["spectral"] = run.config.spectral.model_dump(mode="json")
         # By which sums are added up, and the side whose steps are kept; `als` above names them too.
         identity["blocks"] = run.config.als.model_dump(include={"moving_side", "block_interactions", "min_blocks"})
-    if kind not in FACTORS | VECTORS:
+    if kind not in FITTED:
         identity["model"] = run.config.model.model_dump(mode="json")
     return {"identity": identity}
 

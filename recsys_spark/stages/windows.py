@@ -100,7 +100,7 @@ def window_on(
     config = run.config
     pairs = interactions.pair_totals(known, config.features, moment, lives).persist()
     n_pairs = pairs.count()
-    marked = with_core(run, pairs, n_pairs)
+    marked = with_core(run, pairs, n_pairs, "total_0")  # that without a half-life
     wanted = interactions.wanted(future, pairs, config.features, config.evaluation)
     if n_pairs == 0 or wanted.isEmpty():
         raise DataError(f"tune: nothing to learn from, or to find, in the window from {moment}; lower tune.windows")

@@ -27,6 +27,9 @@ class Orders:
         """Return one list: the eligible of all items (n_items,), best first, ties by position.
 
         Those of value 0 come last: who is to have k items has them though nothing happened of late.
+
+        >>> Orders.of(np.array([0, 2, 0, 1, 3], np.float32), np.array([True, True, True, True, False])).items
+        array([1, 3, 0, 2], dtype=int32)
         """
         items = np.flatnonzero(eligible).astype(np.int32)
         items = items[np.argsort(-values[items], kind="stable")]

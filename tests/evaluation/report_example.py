@@ -39,7 +39,7 @@ def example(promoted: bool = True) -> Report:
     ]
     wanted = [Listed("Tea towel 2", True), Listed("Birdcage, large", False)]
     customers = [
-        Customer(f"customer-{at}", "als", [f"Blue mug no. {n}" for n in range(at)], at + 3, listed, wanted, 5)
+        Customer(f"customer-{at}", "als", [f"Blue mug no. {n}" for n in range(at)], at + 3, listed, wanted, 5, 14)
         for at in range(12)
     ]
     reasons = [

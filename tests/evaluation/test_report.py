@@ -95,6 +95,7 @@ def test_names_of_items_are_text_and_never_markup() -> None:
     assert HOSTILE not in text and "<script>alert" not in text
     assert HOSTILE in Tree(text).texts["li"]
     assert text.count("and 3 more") == 12, "of five wanted items two are shown"
+    assert text.count("and 4 more") == 12, "of fourteen listed items ten are"
 
 
 def test_what_a_run_does_not_have_is_left_out() -> None:
@@ -207,3 +208,13 @@ def test_a_profile_is_what_its_lines_say() -> None:
     assert list(found.quantiles["items of a user"]) == ["p0", "p50", "p99", "p100"]
     assert (len(found.days), found.days[0]) == (90, ("2024-01-01", 100.0))
     assert profile_of([]) is None
+
+
+def test_a_gain_that_p_does_not_bear_out_is_not_drawn_as_one() -> None:
+    """Five of 400 users gain and none lose: the interval is above nothing, p is 2/2^5, and the gate says no."""
+    few = Effect("ndcg@10", ALL, 400, 0.5, 0.5125, 0.0125, 0.0025, 0.025, 0.0625, 0.0625, 0.01)
+    sure = replace(few, p=0.03)
+    kinds = [found.kind for one in (few, sure) if (found := intervals.relative(one, 0.05, alone=True)) is not None]
+    assert kinds == ["open", "better"]
+    counted = intervals.relative(sure, 0.05)
+    assert counted is not None and counted.kind == "open", "of all rows it may be chance"

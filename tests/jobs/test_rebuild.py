@@ -33,7 +33,9 @@ def test_a_model_is_rebuilt_after_its_inputs_have_changed(spark, shop) -> None:
     """Other rows, another slice in the same place, another configuration: the old versions alone decide."""
     job = Job()
     knn = ("--set", "model.kind=item_knn")
-    assert job(shop, "--run-id", "near", *WHEN, *knn, stages=("train_als",))["exit_code"] == 0
+    near = job(shop, "--run-id", "near", *WHEN, *knn, stages=("train_als",))
+    assert near["exit_code"] == 0 and "gold.item_neighbours" in near["outputs"]
+    assert job(shop, "--run-id", "near", *WHEN, *knn, stages=("train_als",))["outputs"] == near["outputs"]
     late = [("user-1", "item-2", "2024-01-05 00:00:00"), ("new", "item-3", "2024-01-06 00:00:00")]
     write_csv(shop.parent / "more.csv", late)
     more = ("--set", f"source.path=[{shop.parent}/log.csv,{shop.parent}/more.csv]", "--set", "als.rank=3")

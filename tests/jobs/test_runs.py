@@ -125,7 +125,7 @@ def test_a_json_log_is_an_object_a_line_with_run_stage_and_level(night) -> None:
     assert {(line["run_id"], line["job"]) for line in lines} == {("told", "pipeline")}
     assert (lines[0]["stage"], lines[0]["level"], lines[0]["message"]) == ("ingest", "info", "ingest: no new files")
     epochs = [line for line in lines if line["message"].startswith("epoch ")]
-    assert len(epochs) == 6 and {(line["stage"], line["level"]) for line in epochs} == {("train_als", "info")}
+    assert len(epochs) == 6 and {(line["stage"], line["level"]) for line in epochs} == {("train_als", "debug")}
     assert all(line["time"].endswith("+00:00") for line in lines)
     failed = job(night.config, "--run-id", "told", "--log=json", "--set", "als.rank=0")
     line = json.loads(job.stderr)

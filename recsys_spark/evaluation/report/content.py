@@ -39,7 +39,7 @@ class Listed:
 
 @dataclass(frozen=True)
 class Customer:
-    """One user's history, list, and what happened; of history and wanted items the first, of n_history and n_wanted."""
+    """One user's history, list, and what happened; of each the first, of n_history, n_wanted and n_listed."""
 
     user_id: str
     source: str
@@ -48,6 +48,7 @@ class Customer:
     listed: Sequence[Listed]
     wanted: Sequence[Listed]
     n_wanted: int
+    n_listed: int
 
 
 @dataclass(frozen=True)

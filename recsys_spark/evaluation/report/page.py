@@ -82,7 +82,7 @@ def _text(name: str) -> str:
 
 
 def _rows(effects: Sequence[Effect], first: Effect | None, confidence: float) -> Rows:
-    edge, level = intervals.extent(effects, first), round(1 - confidence, 12)
+    edge, level = intervals.extent(effects, first), level_of(confidence)
     drawn = [(effect, intervals.interval(effect, edge, level)) for effect in effects]
     return Rows(drawn, intervals.interval_axis(edge))
 
