@@ -69,7 +69,8 @@ def fill(
     """
     n_items = len(categories)
     not_to = np.full(n_items, -1, np.int32)
-    may = np.full(n_items, -1, np.int32)
+    places = np.full(n_items, -1, np.int64)  # of items in the list that a restricted user had last
+    placed = -1
     for u in range(len(which)):
         k, n = found.shape[1], 0
         while n < k and found[u, n] >= 0:
@@ -79,12 +80,21 @@ def fill(
             continue
         for q in range(hidden_offsets[u], hidden_offsets[u + 1]):
             not_to[hidden[q]] = u
-        for q in range(allowed_offsets[u], allowed_offsets[u + 1]):
-            may[allowed[q]] = u
+        first, end = starts[which[u]], starts[which[u] + 1]
+        if restricted[u] and which[u] != placed:
+            if placed >= 0:
+                places[order[starts[placed] : starts[placed + 1]]] = -1
+            places[order[first:end]] = np.arange(first, end)
+            placed = which[u]
+        own = np.empty(0, np.int64)  # who is allowed a few items is not shown to the whole catalog
+        if restricted[u]:
+            own = np.sort(places[allowed[allowed_offsets[u] : allowed_offsets[u + 1]]])
+            own = own[np.searchsorted(own, 0) :]
         was_empty = n == 0
-        for q in range(starts[which[u]], starts[which[u] + 1]):
+        for i in range(len(own) if restricted[u] else end - first):
+            q = own[i] if restricted[u] else first + i
             item = order[q]
-            if not_to[item] == u or (restricted[u] and may[item] != u):
+            if not_to[item] == u:
                 continue
             if most > 0 and categories[item] >= 0:
                 same = 0

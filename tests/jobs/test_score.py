@@ -339,6 +339,14 @@ def test_similar_items_are_of_one_taste_by_either_measure(spark, shop, job) -> N
         scores = [item["score"] for item in row["items"]]
         assert len(row["items"]) == 4 and scores == sorted(scores, reverse=True) and max(scores) <= 1.0001
         assert all(int(item[5:]) % 2 == own % 2 and int(item[5:]) not in (own, 6) for item in items_of(row))
+    factors = {row["item_index"]: row["factors"] for row in tables(spark, shop).read("gold.item_factors").collect()}
+    index = {row["item_id"]: row["item_index"] for row in tables(spark, shop).read("gold.item_ids").collect()}
+    unit = {item: np.array(factors[i]) / np.linalg.norm(factors[i]) for item, i in index.items()}
+    for row in (row for row in rows if row["kind"] == "cosine"):
+        cosines = {item: float(unit[row["item_id"]] @ other) for item, other in unit.items() if item != "item-6"}
+        del cosines[row["item_id"]]  # itself, and item-6 that is not eligible
+        assert [item["score"] for item in row["items"]] == pytest.approx(sorted(cosines.values())[:-5:-1], abs=1e-5)
+        assert [cosines[item] for item in items_of(row)] == pytest.approx([item["score"] for item in row["items"]])
     bought = {u: {i for i in range(u % 2, N, 2) if i != left_out(u)} for u in range(N)}
     users = [{u for u in range(N) if i in bought[u]} for i in range(N)]
     (near,) = [row for row in rows if (row["kind"], row["item_id"]) == ("co_occurrence", "item-3")]

@@ -15,7 +15,7 @@ from recsys_spark.als.trainer import rows_solve
 from recsys_spark.topk import scorer
 from recsys_spark.topk.baselines import ItemKnn
 from recsys_spark.topk.folds import AlsFold, Blend, SpectralFold
-from recsys_spark.topk.orders import Orders
+from recsys_spark.topk.orders import Orders, fill
 from recsys_spark.topk.prior import Prior
 from recsys_spark.topk.ranker import ALLOWED, HIDDEN, HISTORY, SEGMENT, Model, Ranker, rank_chunk
 from recsys_spark.topk.repeats import Repeats
@@ -231,6 +231,35 @@ def test_no_list_holds_more_of_a_category_than_it_may_and_lists_are_filled_up_wi
     rest = [item for item in range(N) if item not in items]  # by popularity
     free = dataclasses.replace(ranker, most_of_category=most)
     assert [int(item[5:]) for item in listed(rows, free, k)[0]] == capped(known + rest, categories, most, k)
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), most=st.integers(0, 2), k=st.integers(1, N + 1))
+def test_empty_places_are_filled_as_by_going_through_each_users_list(seed: int, most: int, k: int) -> None:
+    rng = np.random.default_rng(seed)
+    orders = [rng.permutation(N)[: rng.integers(0, N + 1)].astype(np.int32) for _ in range(3)]
+    n_users, categories = 20, rng.integers(-1, 3, N).astype(np.int32)
+    which, restricted = rng.integers(-1, 3, n_users).astype(np.int32), rng.random(n_users) < 0.6
+    hidden, allowed = ([rng.permutation(N)[: rng.integers(0, n)].astype(np.int32) for _ in which] for n in (4, N))
+    found = np.full((n_users, k), -1, np.int32)
+    for own, unseen in zip(found, hidden, strict=True):
+        start = np.setdiff1d(rng.permutation(N)[: rng.integers(0, k + 1)], unseen)
+        start = capped(list(start), categories, most or N, k)
+        own[: len(start)] = start
+    expected = []
+    for u, list_of in enumerate(which):
+        rest = orders[list_of] if list_of >= 0 else []
+        may = set(allowed[u]) if restricted[u] else set(range(N))
+        have = [int(item) for item in found[u] if item >= 0]
+        more = [int(item) for item in rest if item in may - set(hidden[u]) - set(have)]
+        expected.append(capped(have + more, categories, most or N, k))
+    (starts, order), (hidden_at, hides), (allowed_at, allows) = (
+        (np.concatenate([[0], np.cumsum([len(each) for each in lists])]), np.concatenate(lists))
+        for lists in (orders, hidden, allowed)
+    )
+    fill(starts, order, order.astype(np.float32), which, hidden_at, hides, allowed_at, allows, restricted, categories,
+         most, found, np.full((n_users, k), np.nan, np.float32))  # fmt: skip
+    assert [[int(item) for item in own if item >= 0] for own in found] == expected
 
 
 def test_the_contributions_of_the_history_add_up_to_the_score() -> None:

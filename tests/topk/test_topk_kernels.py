@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from threadpoolctl import threadpool_limits
 
+from benchmarks.topk import merged
 from recsys_spark.topk.kernels import catalog, top_k, top_k_of
 
 
@@ -150,6 +151,18 @@ def test_no_byte_depends_on_tile_sizes_batches_or_order_of_users():
             )
             assert again[0].tobytes() == items[order].tobytes()
             assert again[1].tobytes() == scores[order].tobytes()
+
+
+@pytest.mark.parametrize("n_shards", [2, 3, 7])
+def test_lists_of_shards_of_the_catalog_merge_to_those_of_one_pass(n_shards):
+    rng = np.random.default_rng(n_shards)
+    users, factors = (rng.standard_normal((n, 24)).astype(np.float32) for n in (90, 1000))
+    factors[500:] = factors[:500]  # each item has a twin in another shard
+    offsets, hidden = hide(rng, 90, 1000, 20)
+    shard = rng.integers(0, n_shards, 1000)
+    parts = [top_k(users, catalog(factors, shard == s), 30, offsets, hidden) for s in range(n_shards)]
+    for found, expected in zip(merged(parts), top_k(users, catalog(factors), 30, offsets, hidden), strict=True):
+        assert found.tobytes() == expected.tobytes()
 
 
 def test_a_user_alone_gets_the_bytes_that_he_gets_among_others():
