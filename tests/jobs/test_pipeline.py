@@ -2,6 +2,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,29 +88,32 @@ def test_the_run_id_given_twice_ends_in_the_same_state(spark, shop, job) -> None
 
 
 @pytest.mark.slow
-def test_an_interrupted_training_goes_on_and_ends_at_the_same_bytes(spark, tmp_path, job, monkeypatch) -> None:
+@pytest.mark.parametrize("side", ["items", "users"])
+def test_an_interrupted_training_goes_on_and_ends_at_the_same_bytes(spark, tmp_path, job, monkeypatch, side) -> None:
     config = configuration(tmp_path, write_csv(tmp_path / "log.csv", purchases()))
-    job(
-        config,
-        "--run-id",
-        "whole",
-        "--as-of",
-        AS_OF.isoformat(),
-        stages=("ingest", "build_features", "train_als"),
-    )
-    save = als._save
+    moving = ("--as-of", AS_OF.isoformat(), "--set", f"als.moving_side={side}")
+    job(config, "--run-id", "whole", *moving, stages=("ingest", "build_features", "train_als"))
+    save, save_items, lost = als._save, als._save_items, []
 
     def dies_after_two(run, data, epoch, note):
         save(run, data, epoch, note)
         if epoch.number == 2:
             raise KeyboardInterrupt
 
+    def loses_a_block_before(run, blocks, *rest):
+        if not lost:
+            lost.append(blocks.paths[0])
+            shutil.rmtree(lost[0])
+        save_items(run, blocks, *rest)
+
     monkeypatch.setattr(als, "_save", dies_after_two)
-    killed = job(config, "--run-id", "killed", "--as-of", AS_OF.isoformat(), stages=("train_als",))
+    killed = job(config, "--run-id", "killed", *moving, stages=("train_als",))
     assert (killed["exit_code"], killed["status"]) == (75, "try_again")
     monkeypatch.setattr(als, "_save", save)
-    again = job(config, "--run-id", "killed", "--as-of", AS_OF.isoformat(), stages=("train_als",))
+    monkeypatch.setattr(als, "_save_items", loses_a_block_before)
+    again = job(config, "--run-id", "killed", *moving, stages=("train_als",))
     assert again["exit_code"] == 0 and "going on after epoch 2 of 6" in job.stderr
+    assert len(lost) == (side == "users"), "where users move, the items are solved from them at the end"
     assert factors_digest(spark, config, "killed") == factors_digest(spark, config, "whole")
 
 
