@@ -94,13 +94,13 @@ def implicit(given: argparse.Namespace, cg: bool) -> dict[str, float]:
     """Train by implicit, conjugate gradient with 3 steps or Cholesky."""
     from implicit.als import AlternatingLeastSquares
 
-    model = AlternatingLeastSquares(
-        factors=given.rank, iterations=given.epochs, regularization=1.0, dtype=np.float32, use_cg=cg, use_gpu=False,
-        num_threads=os.cpu_count(), random_state=1,
-    )  # fmt: skip
     seconds: list[float] = []
     by_user = matrix(given)
-    with peak_memory() as peaks, one_thread():
+    with one_thread(), peak_memory() as peaks:
+        model = AlternatingLeastSquares(
+            factors=given.rank, iterations=given.epochs, regularization=1.0, dtype=np.float32, use_cg=cg, use_gpu=False,
+            num_threads=os.cpu_count(), random_state=1,
+        )  # fmt: skip
         model.fit(by_user, show_progress=False, callback=lambda _, took, *__: seconds.append(took))
     return {"epoch": statistics.median(seconds[1:]), "peak_total": peaks["total"]}
 
