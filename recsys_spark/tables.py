@@ -341,7 +341,9 @@ class Tables:
     def _history(self, name: str, limit: int | None = None) -> list[Any]:
         table = DeltaTable.forPath(self.spark, self.path(name))
         history = table.history(limit) if limit else table.history()
-        return history.select("version", "userMetadata").orderBy(f.desc("version")).collect()
+        # Sorted here: of rows that Delta has in the driver's memory Spark would make a job.
+        rows = history.select("version", "userMetadata").collect()
+        return sorted(rows, key=lambda row: row["version"], reverse=True)
 
 
 def _conform(frame: DataFrame, schema: t.StructType, name: str) -> DataFrame:
