@@ -3,8 +3,9 @@
     python -m benchmarks.topk --users 60000 --items 10000 --interactions 5000000 --rank 64 --k 10 \
         --peers implicit,mllib --json data/bench-topk.json
 
-All take the same factors, trained for a few epochs, and the same histories, on the same cores. The bare product
-computes all scores, tile by tile into a buffer that stays in cache, and looks at none. Medians of three.
+All take the same factors, trained for a few epochs (MLlib its own: its model can be given none), and the same
+histories, on the same cores. The bare product computes all scores, tile by tile into a buffer that stays in cache, and
+looks at none. Medians of three.
 """
 
 import argparse
@@ -153,13 +154,11 @@ def implicit(users: Floats, items: Floats, k: int, seen: sp.csr_matrix) -> float
 
 
 def mllib(spark: SparkSession, frame: DataFrame, rank: int, k: int) -> float:
-    """Return the seconds of MLlib's recommendForAllUsers, without filter, from a model of one iteration."""
+    """Return the seconds of MLlib's recommendForAllUsers, without filter, from a model of its own, one iteration."""
     from pyspark.ml.recommendation import ALS
 
     model = ALS(rank=rank, maxIter=1, implicitPrefs=True, userCol="row", itemCol="column", ratingCol="value").fit(frame)
-    started = time.perf_counter()
-    model.recommendForAllUsers(k).write.format("noop").mode("overwrite").save()
-    return time.perf_counter() - started
+    return median_seconds(lambda: model.recommendForAllUsers(k).write.format("noop").mode("overwrite").save())
 
 
 def _equal_norms(n: int, rank: int) -> Floats:

@@ -26,6 +26,7 @@ class Need:
     """What a training of n_columns moving rows at a rank needs, in blocks of so many interactions and rows.
 
     driver_arrays: of the moving side's size, that the driver holds at once; ALS's conjugate gradient 8.
+    interaction_bytes: of a block's, mapped and decoded; an objective with a weight and a target for each has 32.
     """
 
     n_columns: int
@@ -34,6 +35,7 @@ class Need:
     block_interactions: int
     block_rows: int
     driver_arrays: int = 8
+    interaction_bytes: int = 24
 
     @property
     def moving(self) -> int:
@@ -47,8 +49,14 @@ class Need:
         Building a block holds more of its interactions at once than a pass does, but no factors.
         """
         rows = 4 * self.block_rows * self.rank
-        a_pass = 4 * self.moving + 2 * rows + 24 * self.block_interactions
+        a_pass = 4 * self.moving + 2 * rows + self.interaction_bytes * self.block_interactions
         return INTERPRETER + max(a_pass, 64 * self.block_interactions)
+
+    @property
+    def results(self) -> int:
+        """Bytes that a pass sends to the driver: every block's array, or their sum where executors add them."""
+        parts = self.n_blocks * self.moving
+        return parts if parts <= COLLECTED_BYTES else self.moving
 
     @property
     def driver(self) -> int:
@@ -59,10 +67,14 @@ class Need:
 
 @dataclass(frozen=True)
 class Ranking:
-    """What ranking by a model of n_items needs, whose factors are read from tables of these ranks, one or two."""
+    """What ranking by a model of n_items needs, whose factors are read from tables of these ranks, one or two.
+
+    encrypted: are broadcasts, which a Python worker then reads at once: the factors to fold in and those to rank by.
+    """
 
     n_items: int
     ranks: tuple[int, ...]
+    encrypted: bool = False
 
     @property
     def read(self) -> int:
@@ -77,7 +89,8 @@ class Ranking:
     @property
     def worker(self) -> int:
         """Bytes of a Python worker: a piece of the factors on its way to the file that is mapped; names of items."""
-        return INTERPRETER + min(self.catalog, PIECE_BYTES) + 120 * self.n_items
+        held = 2 * self.catalog if self.encrypted else min(self.catalog, PIECE_BYTES)
+        return INTERPRETER + held + 120 * self.n_items
 
     @property
     def driver(self) -> int:
@@ -92,7 +105,7 @@ def check(spark: SparkSession, need: Need, side: str, setting: str = "als.rank")
     """
     what = f"{setting}: {need.rank}: {need.n_columns:,} moving {side} at this rank"
     remedy = f"lower {setting}, let the other side move (als.moving_side is not {side}), or"
-    _check_result(spark, need.moving, f"{what} are {{}} that each pass sends to the driver", remedy)
+    _check_result(spark, need.results, f"{what} are {{}} that each pass sends to the driver", remedy)
     _check_processes(spark, need.driver, need.worker, what, remedy, ", or lower als.block_interactions")
 
 

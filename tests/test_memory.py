@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 from pyspark.sql import SparkSession
 
@@ -12,6 +14,9 @@ def test_what_training_needs_is_what_the_page_counts() -> None:
     assert need.moving == 4 * 1000 * 10
     assert need.worker == INTERPRETER + 4 * 40_000 + 2 * 4 * 20 * 10 + 24 * 500
     assert need.driver == INTERPRETER + 8 * 40_000 + 2 * 3 * 40_000
+    assert need.results == 3 * 40_000
+    assert dataclasses.replace(need, interaction_bytes=32).worker == need.worker + 8 * 500
+    assert Need(10**6, 64, 8, 1000, 1000).results == 4 * 10**6 * 64, "executors add up what is too much"
 
 
 def test_what_fits_is_let_through(spark: SparkSession) -> None:
@@ -54,6 +59,7 @@ def test_what_ranking_needs_is_what_the_page_counts() -> None:
     assert need.driver == INTERPRETER + 3 * 80_000 + 200 * 1000
     assert need.worker == INTERPRETER + 80_000 + 120 * 1000
     assert Ranking(10**8, (10,)).worker == INTERPRETER + PIECE_BYTES + 120 * 10**8
+    assert Ranking(1000, (10, 7), encrypted=True).worker == INTERPRETER + 2 * 80_000 + 120 * 1000
 
 
 @pytest.mark.parametrize(

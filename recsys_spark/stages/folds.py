@@ -42,7 +42,8 @@ def _check_memory(run: Run, model: Row) -> None:
         items = run.tables.read_slice("gold.item_factors", {**where, "epoch": model["epochs"]})
     else:
         items = run.tables.read_slice("gold.item_vectors", where)
-    check_ranking(run.spark, Ranking(items.count(), ranks), model["model_id"])
+    encrypted = run.spark.sparkContext.getConf().get("spark.io.encryption.enabled", "false") == "true"
+    check_ranking(run.spark, Ranking(items.count(), ranks, encrypted), model["model_id"])
 
 
 def _als(run: Run, model: Row) -> tuple[Ints, Fold]:

@@ -31,6 +31,7 @@ from recsys_spark.transforms.interactions import decay, exact_sum
 POPULARITIES = get_args(Popularity)
 
 _SEGMENT_ITEMS = 1000  # of a segment's popular items; after them come those of all users
+_SEGMENT_ROWS = 5_000_000  # of popular items of all segments together, which the driver holds
 _SEGMENTS = 100_000
 
 
@@ -77,6 +78,13 @@ def histories(run: Run, pairs: DataFrame, only: DataFrame | None = None) -> Data
     return _union([part.join(only, "user_id", "left_semi") for part in parts] + [scorer.marks(nobody, 0)])
 
 
+def number_of_rows(run: Run, pairs: DataFrame) -> int:
+    """Return about how many rows `histories`, which was called before, returns for all users of these pairs."""
+    listed = sum(run.counts.get(f"topk.{name}", {}).get("pairs", 0) for name in ("blocked", "allowed"))
+    users = run.tables.read_again("silver.users").count() if run.tables.exists("silver.users") else 0
+    return int(pairs.count() + listed + users)
+
+
 def hides(hide_seen: bool | tuple[str, ...]) -> Column:
     """Return whether a pair of silver.interactions is hidden for being seen: topk.hide_seen on its event_types."""
     if isinstance(hide_seen, bool):
@@ -121,11 +129,12 @@ def model_ranker(run: Run, model: Row, known: Known, segments: bool = True) -> R
     kind, items = model["kind"], known.items
     if kind in POPULARITIES:
         return popularity_ranker(run, items, kind)
-    ranker = fallback_ranker(run, known, segments)
+    ranker, topk = fallback_ranker(run, known, segments), run.config.topk
     if kind not in FITTED:
         own = _baseline(run, model, items)
-        return dataclasses.replace(ranker, baseline=own, may=_eligible(items), reasons=run.config.topk.reasons)
-    topk = run.config.topk
+        return dataclasses.replace(
+            ranker, baseline=own, may=_eligible(items), reasons=topk.reasons, only_seen=topk.only_seen
+        )
     indices, fold = fold_of(run, model)
     popularity = items.column(topk.prior.popularity).to_numpy().astype(np.float32)[indices]
     prior = None
@@ -269,10 +278,14 @@ def _segments(run: Run) -> list[str]:
 
 
 def _segment_orders(run: Run, known: Known) -> Orders | None:
-    """Return the eligible items that most users of each segment had, the first thousand of each."""
+    """Return the eligible items that most users of each segment had, the first thousand of each.
+
+    Where there are more than 5,000 segments they are as many as all have room for, yet enough for a list.
+    """
     if not run.tables.exists("silver.users"):
         return None
     names = _segments(run)
+    most = max(run.config.topk.k, min(_SEGMENT_ITEMS, _SEGMENT_ROWS // max(len(names), 1)))
     pairs, items = known.pairs.where("NOT hidden"), known.items
     one: Any = f.lit(1.0)
     if run.config.topk.fallback != "popularity" and run.as_of is not None:
@@ -288,7 +301,7 @@ def _segment_orders(run: Run, known: Known) -> Orders | None:
     best = Window.partitionBy("segment").orderBy(f.desc("value"), "item_index")
     rows = (
         popular.withColumn("place", f.row_number().over(best))
-        .where(f.col("place") <= _SEGMENT_ITEMS)
+        .where(f.col("place") <= most)
         .select("segment", "place", "item_index", "value")
         .toArrow()
         .sort_by([("segment", "ascending"), ("place", "ascending")])

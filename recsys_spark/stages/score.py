@@ -17,7 +17,7 @@ from recsys_spark.stages.champions import with_own_settings
 from recsys_spark.stages.events import read_files
 from recsys_spark.stages.known import as_timestamp, delivered, interactions_commit, weights_of
 from recsys_spark.stages.models import model_of
-from recsys_spark.stages.rankers import POPULARITIES, histories, known, model_ranker, with_segments
+from recsys_spark.stages.rankers import POPULARITIES, histories, known, model_ranker, number_of_rows, with_segments
 from recsys_spark.stages.shown import show_lists
 from recsys_spark.stages.similar import similar_items
 from recsys_spark.tables import Slice
@@ -79,7 +79,8 @@ def _score_all(run: Run, model: Row, where: Slice) -> None:
         return
     then = known(run)
     shipped = scorer.ship(run.spark.sparkContext, model_ranker(run, model, then))
-    rows, n_rows = histories(run, then.pairs), then.pairs.count()
+    rows = histories(run, then.pairs)
+    n_rows = number_of_rows(run, then.pairs)
     n_parts = min(_MOST_PARTS, max(1, -(-n_rows // topk.chunk_interactions)))
     counter = run.spark.sparkContext.accumulator(0)
     with run.doing("ranking", counter):
@@ -196,12 +197,18 @@ def _given(run: Run, file: str) -> tuple[DataFrame, int]:
         weight = text("weight").try_cast("double") if "weight" in raw.columns else f.lit(1.0)
         columns += [f.coalesce(text("item_id"), f.lit("")).alias("item_id"), weight.alias("weight")]
     given = raw.select(*columns).persist()
-    no_number = f.count_if(f.col("weight").isNull()) if "item_id" in raw.columns else f.lit(0)
+    # NaN is more than infinity in Spark. Only ratings may be below zero.
+    least = float("-inf") if run.config.als.objective == "explicit" else 0.0
+    fits = (f.abs("weight") < float("inf")) & (f.col("weight") >= least)
+    no_number = f.count_if(~f.coalesce(fits, f.lit(False))) if "item_id" in raw.columns else f.lit(0)
     nobody, no_weight, n_users, n_rows = given.agg(
         f.count_if(f.col("user_id") == ""), no_number, f.count_distinct("user_id"), f.count(f.lit(1))
     ).collect()[0]
     if nobody or no_weight:
-        raise DataError(f"--users {file}: {nobody} rows without a user, {no_weight} with a weight that is no number")
+        raise DataError(
+            f"--users {file}: {nobody} rows without a user, {no_weight} with a weight that is no "
+            f"number{'' if least < 0 else ' from 0 on'}"
+        )
     if not 0 < n_users <= _FEW:
         most = f", more than {_FEW}; score all users instead" if n_users else ""
         raise DataError(f"--users {file}: {n_users or 'no'} users{most}")

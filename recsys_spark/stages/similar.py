@@ -19,9 +19,10 @@ def similar_items(run: Run, model: Row) -> None:
     item_ids = pa.array(items.column("item_id").combine_chunks(), pa.string())
     eligible = items.column("eligible").to_numpy(zero_copy_only=False)
     indices, fold = fold_of(run, model)
+    factors = np.ascontiguousarray(fold.item_factors()[:, : len(fold.spectrum)])  # without a baseline's columns
     allowed = run.spark.createDataFrame(pa.table({"item_index": np.flatnonzero(eligible).astype(np.int32)}))
     found = {
-        "cosine": neighbours.cosine(run.spark, indices, fold.item_factors(), item_ids, eligible, k),
+        "cosine": neighbours.cosine(run.spark, indices, factors, item_ids, eligible, k),
         "co_occurrence": co_occurrence(run, version, run.tables.read("gold.item_ids"), allowed, k),
     }
     for kind, lists in found.items():

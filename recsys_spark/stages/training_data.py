@@ -10,6 +10,7 @@ from pyspark.sql import functions as f
 from recsys_spark import memory
 from recsys_spark.blocks import store
 from recsys_spark.config import Als
+from recsys_spark.errors import DataError
 from recsys_spark.runs import Run
 from recsys_spark.stages.models import FACTORS, VECTORS
 from recsys_spark.transforms import ids, ratings
@@ -42,13 +43,19 @@ def training_data(run: Run, inputs: dict[str, int]) -> TrainingData:
         f.count(f.lit(1)).alias("n"),
     ).first()
     assert sizes is not None
+    if not sizes["n"]:
+        raise DataError(
+            f"silver.interactions as of {run.as_of}: no pair is left to train on: all are hidden, weigh nothing or are "
+            "held out; look at features.events, features.negative and features.half_life"
+        )
     als = run.config.als
     moving = side_to_move(als, sizes["users"], sizes["items"])
     n_blocks = store.n_blocks(sizes["n"], als.block_interactions, als.min_blocks)
     n_rows, n_columns = (sizes["items"], sizes["users"]) if moving == "users" else (sizes["users"], sizes["items"])
     sizes_of_blocks = n_blocks, -(-sizes["n"] // n_blocks), -(-n_rows // n_blocks)
+    more = {"interaction_bytes": 32} if als.objective == "hu_koren_volinsky" else {}
     if run.config.model.kind in FACTORS:
-        memory.check(run.spark, memory.Need(n_columns, als.rank, *sizes_of_blocks), moving)
+        memory.check(run.spark, memory.Need(n_columns, als.rank, *sizes_of_blocks, **more), moving)
     if run.config.model.kind in VECTORS:
         spectral = run.config.spectral
         need = memory.Need(n_columns, spectral.rank, *sizes_of_blocks, 2 * spectral.most_blocks + 6)

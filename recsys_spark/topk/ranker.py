@@ -217,6 +217,7 @@ def rank_chunk(table: pa.Table, ranker: Ranker, k: int) -> pa.RecordBatch:
                 add_repeats(factors[chosen], model.catalog, cells.offsets, cells.items, more, places, best)
             found[chosen] = np.where(places >= 0, model.items[places], -1)
             scores[chosen] = best
+        served &= found[:, 0] >= 0
         source[served] = model.name
         if model.prior is not None:
             source[served & model.prior.blends(counts)] = f"{model.name}+popular"

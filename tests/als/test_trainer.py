@@ -144,9 +144,10 @@ def test_a_checkerboard_of_tastes_is_learned(spark: SparkSession) -> None:
     blocks.close()
 
 
-def test_an_objective_that_is_no_number_stops_the_run(spark: SparkSession) -> None:
+@pytest.mark.parametrize("weight", [np.nan, np.inf])
+def test_an_objective_that_is_no_number_stops_the_run(spark: SparkSession, weight: float) -> None:
     weights = random_weights(20, 10, 0.3, seed=8)
-    weights.data[3] = np.nan
+    weights.data[3] = weight
     blocks = blocks_of(spark, weights)
     with pytest.raises(DataError, match="epoch 1 of 5: the objective is"):
         trained(blocks)

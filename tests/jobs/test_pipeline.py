@@ -65,6 +65,7 @@ def test_a_log_goes_in_and_every_users_planted_next_item_comes_out_first(spark, 
     assert {row["source"] for row in lists.values()} == {"als"}
     assert "popularity_decayed" in shop.stderr, "the comparison is shown to people"
     assert "items move; kept are the factors after epoch 6\n" in shop.stderr
+    assert re.search(r"user user-\d+ \(als\)\s+history, by weight\s+recommended\s+score\s+because of", shop.stderr)
     assert "epoch 6 of 6: objective " in shop.stderr, "progress is seen in a log that nobody watches"
 
 
@@ -165,6 +166,14 @@ def test_ratings_are_predicted_with_their_baseline(spark, tmp_path, job) -> None
             f"item-{(left_out(user) + 3) % N}",
         ]
         assert [item["score"] for item in row["items"]] == pytest.approx([5, 2], abs=0.3)
+    near = ("--similar-items", "--set", f"topk.neighbours={N - 1}")
+    assert job(config, "--run-id", "a", *near, stages=("score_topk",))["exit_code"] == 0
+    for row in read("gold.item_neighbours").where("kind = 'cosine'").collect():
+        own = int(row["item_id"][5:]) % 2
+        scores = {int(item["item_id"][5:]): item["score"] for item in row["items"]}
+        alike = [score for item, score in scores.items() if item % 2 == own]
+        others = [score for item, score in scores.items() if item % 2 != own]
+        assert min(alike) > 0.5 and max(others) < -0.5, "mean and biases say nothing of what is alike"
 
 
 @pytest.mark.slow
@@ -231,6 +240,31 @@ def test_only_the_last_and_every_nth_epoch_are_kept(spark, tmp_path, job) -> Non
     epochs = tables(spark, config).read("gold.item_factors").select("epoch").distinct().collect()
     assert sorted(row["epoch"] for row in epochs) == [2, 4, 5]
     assert "kept are the factors after epoch 2, 4, 5" in job.stderr
+
+
+@pytest.mark.slow
+def test_training_ends_where_an_epoch_improves_too_little(spark, shop, job) -> None:
+    early = ("--as-of", AS_OF.isoformat(), "--run-id", "early", "--set", "als.epochs=50", "--set", "als.tolerance=0.01")
+    assert job(shop.config, *early, stages=("train_als",))["exit_code"] == 0
+    (model,) = tables(spark, shop.config).read("gold.models").where("model_id = 'early'").collect()
+    falls = -np.diff(model["objective"]) / model["objective"][:-1]
+    assert 2 < model["epochs"] == len(model["objective"]) < 50 and falls[-1] < 0.01 <= falls[:-1].min()
+    assert job(shop.config, *early, stages=("train_als",))["exit_code"] == 0
+    assert "model early is trained already" in job.stderr
+
+
+@pytest.mark.slow
+def test_a_log_of_which_nothing_weighs_is_an_error_of_the_data(tmp_path, job) -> None:
+    features = {"value": "threshold", "value_threshold": 10.0}
+    log = write_csv(tmp_path / "log.csv", [(*row, "1") for row in purchases()], "customer,product,bought_at,units")
+    columns = {"user": "customer", "item": "product", "time": "bought_at", "value": "units"}
+    config = configuration(
+        tmp_path, log, features=features, source={"path": str(log), "format": "csv", "columns": columns}
+    )
+    summary = job(config, "--run-id", "a", "--as-of", AS_OF.isoformat(), stages=("ingest", "build_features"))
+    assert summary["exit_code"] == 0
+    summary = job(config, "--run-id", "a", "--as-of", AS_OF.isoformat(), stages=("train_als",))
+    assert summary["exit_code"] == 65 and "no pair is left to train on" in summary["error"]
 
 
 @pytest.mark.slow

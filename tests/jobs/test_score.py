@@ -1,7 +1,9 @@
 """The scoring job on the planted shop: who is shown what, and why."""
 
+import datetime as dt
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +101,37 @@ def test_only_valid_and_eligible_items_are_listed_and_they_are_counted(spark, sh
     for user in range(N):
         bought = {f"item-{item}" for item in range(user % 2, N, 2) if item != left_out(user)}
         assert set(listed[f"user-{user}"]) == {f"item-{i}" for i in range(N)} - bought - {"item-4", "item-6"}
+
+
+@pytest.mark.slow
+def test_an_item_is_listed_from_the_day_on_that_it_is_valid(spark, shop, job, tmp_path) -> None:
+    root = shutil.copytree(shop.parent / "tables", tmp_path / "tables")
+    days = [(f"item-{i}", "2024-02-29" if i % 3 else "2024-03-02") for i in range(N)]
+    products = write_csv(tmp_path / "products.csv", days, "product,since")
+    columns = "{item: product, valid_from: since}"
+    changed = ("--set", f"storage.root={root}", "--set", f"items={{path: {products}, format: csv, columns: {columns}}}")
+    assert job(shop, "--run-id", "a", *WHEN, *changed, stages=("build_features",))["exit_code"] == 0
+    assert job(shop, "--run-id", "a", *WHEN, *changed, "--set", "topk.k=24", stages=("score_topk",))["exit_code"] == 0
+    lists = Tables(spark, str(root)).read("gold.recommendations").collect()
+    assert {item for row in lists for item in items_of(row)} == {f"item-{i}" for i in range(N) if i % 3}
+
+
+@pytest.mark.slow
+def test_a_model_serves_who_came_after_it_and_knows_what_was_bought_since(spark, tmp_path, job) -> None:
+    late = [("late", f"item-{i}", f"{AS_OF:%Y-%m-%d} 12:00:00") for i in (0, 2, 4, 6)]
+    config = configuration(tmp_path, write_csv(tmp_path / "log.csv", purchases() + late))
+    assert job(config, "--run-id", "a", *WHEN, stages=BEFORE)["exit_code"] == 0
+    before = scored(spark, job, config)
+    later = ("--as-of", (AS_OF + dt.timedelta(days=2)).isoformat())
+    assert job(config, "--run-id", "b", *later, stages=("build_features",))["exit_code"] == 0
+    assert job(config, "--run-id", "b", *later, "--model", "a", stages=("score_topk",))["exit_code"] == 0
+    rows = tables(spark, config).read("gold.recommendations").where(f"as_of > TIMESTAMP'{AS_OF.isoformat()}'").collect()
+    now = {row["user_id"]: row for row in rows}
+    assert "late" not in before and {row["model_id"] for row in rows} == {"a"}
+    assert now["late"]["source"] == "als" and all(int(item[5:]) % 2 == 0 for item in items_of(now["late"]))
+    for user in range(N):
+        bought = f"item-{left_out(user)}"
+        assert items_of(before[f"user-{user}"])[0] == bought and bought not in items_of(now[f"user-{user}"])
 
 
 @pytest.mark.slow
@@ -224,7 +257,12 @@ def test_users_of_a_file_get_the_lists_that_the_whole_job_gives_them(spark, shop
         ([("x",)], "customer", "no column user_id"),
         ([("", "item-1")], "user_id,item_id", "rows without a user"),
         ([], "user_id", "no user"),
-        ([("x", "item-1", "much")], "user_id,item_id,weight", "a weight that is no number"),
+        ([("x", "item-1", "much")], "user_id,item_id,weight", "1 with a weight that is no number from 0 on"),
+        (
+            [("x", "item-1", w) for w in ("NaN", "-1", "2")],
+            "user_id,item_id,weight",
+            "2 with a weight that is no number",
+        ),
     ],
 )
 def test_a_file_of_users_that_is_none_is_refused(shop, job, tmp_path, rows, header: str, words: str) -> None:

@@ -137,6 +137,22 @@ def test_who_has_seen_almost_all_that_the_model_knows_gets_popular_items_from_ou
     assert row["source"] == "als"
 
 
+def test_whoever_the_model_has_no_item_for_is_served_what_is_popular_and_the_source_says_so() -> None:
+    ranker = popular(model=model_of(random_factors(4), np.arange(4)))
+    rows = [
+        *seen("aaaa", [0, 1, 2, 3]),
+        ("b", 1, SEEN),
+        ("b", 9, ALLOWED),
+        *(("c", item, SEEN) for item in range(N)),
+        ("d", 1, SEEN),
+    ]
+    lists = {row["user_id"]: row for row in rank_chunk(table(rows), ranker, 2).to_pylist()}
+    assert [lists[user]["source"] for user in "abcd"] == ["popular", "popular", "popular", "als"]
+    assert [(item["item_id"], item["score"]) for item in lists["a"]["items"]] == [("item-4", 8), ("item-5", 7)]
+    assert [item["item_id"] for item in lists["b"]["items"]] == ["item-9"]
+    assert lists["c"]["items"] == []
+
+
 def test_history_that_is_not_hidden_is_listed_and_what_is_blocked_is_not() -> None:
     ranker = popular(model=model_of(np.eye(N, dtype=np.float32), np.arange(N)))
     rows = [("a", 5, HISTORY), ("a", 7, SEEN), ("a", 0, HIDDEN)]
