@@ -303,7 +303,7 @@ class Holdout(_Section):
     """Share of users whom nothing is learnt from; `of_items` of their items are held out, the others their history."""
     of_items: float = Field(default=0.2, gt=0, lt=1)
     """Share of the items of held out users to hold out."""
-    seed: int = Field(default=1, ge=0, lt=2**31)
+    seed: int = Field(default=1, ge=0, le=2**31 - 1)
     """Seed of the random splits."""
 
     @model_validator(mode="after")
@@ -396,7 +396,7 @@ class ModelKind(_Section):
     """Nearest items that are kept of each item (item_knn)."""
     shrinkage: float = Field(default=10.0, ge=0)
     """Added to the denominator of a similarity, so that few common users say little (item_knn)."""
-    seed: int = Field(default=1, ge=0, lt=2**31)
+    seed: int = Field(default=1, ge=0, le=2**31 - 1)
     """Seed of chance (random)."""
 
 
@@ -429,7 +429,7 @@ class Als(_Section):
     """Initial factors are normal with standard deviation init_scale / √rank."""
     moving_side: Literal["auto", "users", "items"] = "auto"
     """The side whose factors travel each epoch; `auto` takes the smaller."""
-    seed: int = Field(default=1, ge=0, lt=2**31)
+    seed: int = Field(default=1, ge=0, le=2**31 - 1)
     """Seed of the initial factors."""
     row_steps: int = Field(default=20, ge=1, le=1000)
     """Most CG steps for a row of the fixed side."""
@@ -462,7 +462,7 @@ class Spectral(_Section):
     """Steps at most, each one a pass over the blocks."""
     most_blocks: int = Field(default=4, ge=2, le=20)
     """Arrays of items × rank that the basis may hold before it is cut to one; more are fewer steps and more memory."""
-    seed: int = Field(default=1, ge=0, lt=2**31)
+    seed: int = Field(default=1, ge=0, le=2**31 - 1)
     """Seed of the first directions."""
 
 
@@ -577,7 +577,7 @@ class Gate(_Section):
     """Bootstrap samples and sign patterns to draw."""
     power: float = Field(default=0.8, ge=0.5, lt=1)
     """How probably a difference as large as the minimum detectable one is found."""
-    seed: int = Field(default=1, ge=0, lt=2**31)
+    seed: int = Field(default=1, ge=0, le=2**31 - 1)
     """Seed of bootstrap samples and sign patterns."""
 
     def least_replicates(self, with_users: bool) -> int:
@@ -616,7 +616,7 @@ class Tune(_Section):
     """Trials at most."""
     minutes: float = Field(default=10, gt=0)
     """No trial begins after so many minutes."""
-    seed: int = Field(default=1, ge=0, lt=2**31)
+    seed: int = Field(default=1, ge=0, le=2**31 - 1)
     """Seed of what is tried."""
     half_lives: tuple[Annotated[float, Field(gt=0)], ...] = (0.5, 1, 2, 4, 8)
     """Half-lives of weights to try, in horizons, beside none."""

@@ -64,5 +64,14 @@ def _kind(schema: dict[str, Any]) -> str:
         return ", ".join(map(_kind, parts)) if parts else f"list of {_kind(schema['items'])}"
     if schema.get("type") == "object":
         return f"mapping to {_kind(schema.get('additionalProperties', {}))}"
-    bounds = [f"{sign} {schema[key]:g}" for key, sign in _BOUNDS.items() if key in schema]
+    bounds = [f"{sign} {_number(schema[key])}" for key, sign in _BOUNDS.items() if key in schema]
     return " ".join([_KINDS.get(schema.get("type", ""), "value"), ", ".join(bounds)]).strip()
+
+
+def _number(bound: float) -> str:
+    """A bound as people write it.
+
+    >>> _number(0.5), _number(2147483647), _number(1.0)
+    ('0.5', '2,147,483,647', '1')
+    """
+    return f"{bound:,.0f}" if bound == int(bound) else f"{bound:g}"
