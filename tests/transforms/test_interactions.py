@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from pyspark.sql import DataFrame, SparkSession
@@ -26,6 +26,7 @@ from recsys_spark.transforms.interactions import (
     wanted,
     with_event_types,
 )
+from tests.generated import through_spark
 
 SCHEMA = "user_id string, item_id string, time timestamp, event string, value double"
 AS_OF = dt.datetime(2024, 3, 1, tzinfo=dt.UTC)
@@ -155,6 +156,7 @@ LOG = st.lists(
 )
 
 
+@pytest.mark.generated
 @pytest.mark.parametrize("value", ["ignore", "multiply", "log1p"])
 def test_weights_are_the_same_bytes_whatever_the_order_and_the_partitions(spark: SparkSession, value: str) -> None:
     how = Features.model_validate(
@@ -166,9 +168,7 @@ def test_weights_are_the_same_bytes_whatever_the_order_and_the_partitions(spark:
         }
     )
 
-    @settings(
-        max_examples=2, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck), database=None
-    )
+    @through_spark()
     @given(LOG, st.randoms(use_true_random=False))
     def check(rows: list[Event], draw: random.Random) -> None:
         found = sorted(map(tuple, interactions(frame(spark, rows), how, AS_OF).collect()))
