@@ -85,13 +85,19 @@ class Ranking:
         return INTERPRETER + 3 * self.catalog + 200 * self.n_items
 
 
-def check(spark: SparkSession, need: Need, side: str, setting: str = "als.rank") -> None:
+def krylov_arrays(most_blocks: int) -> int:
+    """Return the arrays of the moving side's size that the search of singular vectors holds on the driver."""
+    return 2 * most_blocks + 6  # the basis and its products; the next block
+
+
+def check(spark: SparkSession, need: Need, side: str, setting: str = "als.rank", *, fixed: bool = False) -> None:
     """Raise ConfigError, with the numbers and the setting to change, where a training does not fit.
 
-    setting: the name of the rank.
+    setting: the name of the rank; fixed: the other side cannot move in the stead of this one.
     """
     what = f"{setting}: {need.rank}: {need.n_columns:,} moving {side} at this rank"
-    remedy = f"lower {setting}, let the other side move (als.moving_side is not {side}), or"
+    other = "" if fixed else f" let the other side move (als.moving_side is not {side}),"
+    remedy = f"lower {setting},{other} or"
     _check_result(spark, need.moving, f"{what} are {{}} that each pass sends to the driver", remedy)
     _check_processes(spark, need.driver, need.worker, what, remedy, ", or lower als.block_interactions")
 

@@ -51,7 +51,7 @@ def training_data(run: Run, inputs: dict[str, int]) -> TrainingData:
         memory.check(run.spark, memory.Need(n_columns, als.rank, *sizes_of_blocks), moving)
     if run.config.model.kind in VECTORS:
         spectral = run.config.spectral
-        need = memory.Need(n_columns, spectral.rank, *sizes_of_blocks, 2 * spectral.most_blocks + 6)
+        need = memory.Need(n_columns, spectral.rank, *sizes_of_blocks, memory.krylov_arrays(spectral.most_blocks))
         memory.check(run.spark, need, moving, "spectral.rank")
     users, items = (run.tables.read(name, inputs[name]) for name in ("gold.user_ids", "gold.item_ids"))
     values, mean, biases = _without_baseline(als, pairs.select("user_id", "item_id", "weight"))
