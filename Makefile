@@ -28,8 +28,8 @@ demo: $(INSTALLED)  ## A grocery's year from raw purchases to ranked lists, comp
 test: $(INSTALLED)  ## The fast tests, on real local Spark and Delta, in two processes
 	@$(PYTHON_BIN) -m pytest -n 2 --dist loadfile
 
-test-slow: $(INSTALLED)  ## The tests of whole stories, and on real logs (which skip where the logs are absent)
-	@$(PYTHON_BIN) -m pytest -m slow -n 2 --dist loadfile
+test-slow: $(INSTALLED)  ## Whole stories, real logs (which skip where they are absent), many generated inputs
+	@$(PYTHON_BIN) -m pytest -m 'slow or generated' --hypothesis-profile thorough -n 2 --dist loadfile
 
 test-cluster: $(INSTALLED)  ## The tests that start a standalone cluster on loopback
 	@$(PYTHON_BIN) -m pytest -m cluster

@@ -26,7 +26,7 @@ class Need:
     """What a training of n_columns moving rows at a rank needs, in blocks of so many interactions and rows.
 
     driver_arrays: of the moving side's size, that the driver holds at once; ALS's conjugate gradient 8.
-    interaction_bytes: of a block's, mapped and decoded; an objective with a weight and a target for each has 32.
+    interaction_bytes: of a block's, mapped and decoded; more where each has a weight and a target of its own.
     """
 
     n_columns: int
@@ -98,13 +98,24 @@ class Ranking:
         return INTERPRETER + 3 * self.catalog + 200 * self.n_items
 
 
-def check(spark: SparkSession, need: Need, side: str, setting: str = "als.rank") -> None:
+def interaction_bytes(objective: str) -> int:
+    """Return `Need.interaction_bytes` of als.objective."""
+    return 32 if objective == "hu_koren_volinsky" else 24
+
+
+def krylov_arrays(most_blocks: int) -> int:
+    """Return the arrays of the moving side's size that the search of singular vectors holds on the driver."""
+    return 2 * most_blocks + 6  # the basis and its products; the next block
+
+
+def check(spark: SparkSession, need: Need, side: str, setting: str = "als.rank", *, fixed: bool = False) -> None:
     """Raise ConfigError, with the numbers and the setting to change, where a training does not fit.
 
-    setting: the name of the rank.
+    setting: the name of the rank; fixed: the other side cannot move in the stead of this one.
     """
     what = f"{setting}: {need.rank}: {need.n_columns:,} moving {side} at this rank"
-    remedy = f"lower {setting}, let the other side move (als.moving_side is not {side}), or"
+    other = "" if fixed else f" let the other side move (als.moving_side is not {side}),"
+    remedy = f"lower {setting},{other} or"
     _check_result(spark, need.results, f"{what} are {{}} that each pass sends to the driver", remedy)
     _check_processes(spark, need.driver, need.worker, what, remedy, ", or lower als.block_interactions")
 

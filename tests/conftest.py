@@ -6,11 +6,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from pyspark.sql import SparkSession
 
 from recsys_spark.session import spark_session
 
 os.environ["PYSPARK_PYTHON"] = sys.executable
+
+# How many examples a property test draws; one through Spark draws a twentieth of them, see tests/generated.py.
+settings.register_profile("fast", max_examples=60, deadline=None)
+settings.register_profile("thorough", max_examples=500, deadline=None)  # make test-slow
+settings.load_profile("fast")
 
 TEST_SETTINGS = {
     "spark.sql.shuffle.partitions": "2",

@@ -4,8 +4,10 @@ import pytest
 from pyspark.sql import SparkSession
 
 from recsys_spark import memory
+from recsys_spark.config import Config
 from recsys_spark.errors import ConfigError
 from recsys_spark.memory import INTERPRETER, Need, Ranking, available, check, check_ranking
+from recsys_spark.stages.windows import needs
 from recsys_spark.workers import PIECE_BYTES
 
 
@@ -50,6 +52,26 @@ def test_what_does_not_fit_beside_an_executor_is_refused(spark: SparkSession) ->
         ConfigError, match=r"1 Python workers, above spark\.executor\.memoryOverhead of 1536: lower als"
     ):
         check(spark, Need(10_000, 64, 4, 80_000_000, 1000), "items")
+
+
+def test_a_search_needs_what_its_largest_ranks_do_and_what_it_keeps_of_other_windows() -> None:
+    """In two blocks, of 7,501 pairs and 500 users; of the vectors there are 3 windows · 2² pairs of exponents."""
+    tune = {"windows": 3, "ranks": [16, 64, 4], "spectral_ranks": [8, 32], "exponents": [0.4, 0.5]}
+    source = {"path": "log.csv", "format": "csv"}
+    config = Config.model_validate({"name": "a", "source": source, "tune": tune, "spectral": {"most_blocks": 5}})
+    assert needs(config, n_items=1000, n_users=500, n_pairs=7501, n_blocks=2) == {
+        "tune.ranks": Need(1000, 64, 2, 3751, 250, 8 + 2 * 2),
+        "tune.spectral_ranks": Need(1000, 32, 2, 3751, 250, 2 * 5 + 6 + 3 * 2**2),
+    }
+    assert needs(config, 20, 500, 7501, 2)["tune.spectral_ranks"].rank == 19, "there are no more vectors"
+    alone = config.model_copy(update={"tune": config.tune.model_copy(update={"kinds": ("als",)})})
+    assert list(needs(alone, 1000, 500, 7501, 2)) == ["tune.ranks"]
+
+
+def test_a_search_that_does_not_fit_is_told_to_lower_its_ranks_alone(spark: SparkSession) -> None:
+    with pytest.raises(ConfigError, match=r"^tune\.ranks: 64: .*: lower tune\.ranks, or raise that") as error:
+        check(spark, Need(500_000_000, 64, 4, 1000, 1000), "items", "tune.ranks", fixed=True)
+    assert "moving_side" not in str(error.value), "of a window items move, whatever the configuration says"
 
 
 def test_what_ranking_needs_is_what_the_page_counts() -> None:

@@ -23,7 +23,6 @@ from recsys_spark.stages.models import (
     settings_of,
     write_factors,
 )
-from recsys_spark.stages.rebuild import check_retention
 from recsys_spark.stages.training_data import TrainingData
 
 
@@ -97,7 +96,6 @@ def _start(run: Run, data: TrainingData, inputs: dict[str, int]) -> _Done:
     if earlier is None:
         return _Done(factors)
     read = {name: inputs.get(name, run.tables.version(name)) for name in ("gold.models", table)}
-    check_retention(run, read)
     known, theirs, _ = read_factors(run, table, earlier["model_id"], earlier["epochs"], read[table])
     places = np.searchsorted(data.columns, known)
     shared = data.columns[np.minimum(places, len(data.columns) - 1)] == known

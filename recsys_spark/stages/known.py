@@ -109,7 +109,7 @@ def moment_of(run: Run, past: DataFrame) -> Moment:
 
 def interactions(run: Run, marked: DataFrame) -> DataFrame:
     """Return silver.interactions of the run's as_of, of its pairs marked by `with_core`."""
-    named = transforms.with_event_types(marked.drop("recent"), run.config.features)
+    named = transforms.with_event_types(marked.drop("recent", "adopted"), run.config.features)
     return named.withColumn("as_of", as_timestamp(run.as_of))
 
 

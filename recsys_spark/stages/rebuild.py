@@ -1,6 +1,7 @@
 """A model trained once more, from the versions of the tables that it was trained on."""
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -60,9 +61,9 @@ def _neighbours(run: Run, model_id: str, kind: str) -> list[Any]:
     return [part.to_numpy(zero_copy_only=False) for part in parts]
 
 
-def check_retention(run: Run, inputs: dict[str, int]) -> None:
-    """Raise ConfigError where a table keeps its old versions for less than storage.keep."""
-    for name in inputs:
+def check_retention(run: Run, names: Iterable[str]) -> None:
+    """Raise ConfigError where a table of these names keeps its old versions for less than storage.keep."""
+    for name in names:
         kept = run.tables.retention(name)
         if kept < run.config.storage.keep:
             path = run.tables.path(name)

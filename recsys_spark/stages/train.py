@@ -12,7 +12,7 @@ from recsys_spark.runs import main as run_job
 from recsys_spark.stages.als import train_factors
 from recsys_spark.stages.baselines import train_baseline
 from recsys_spark.stages.known import interactions_commit
-from recsys_spark.stages.models import FACTORS, FITTED, NEIGHBOURS, VECTORS, register
+from recsys_spark.stages.models import FACTORS, FITTED, NEIGHBOURS, STATE, VECTORS, register
 from recsys_spark.stages.rebuild import check_rebuilt, check_retention, model_to_rebuild
 from recsys_spark.stages.spectral import train_vectors
 from recsys_spark.stages.training_data import training_data
@@ -34,7 +34,7 @@ def train_als(run: Run) -> None:
     kind = run.config.model.kind
     inputs, note = _inputs(run, rebuilt)
     if kind in FITTED | NEIGHBOURS:
-        check_retention(run, inputs)
+        check_retention(run, (*inputs, *_of_earlier_models(run)))
     where = {"model_id": run.run_id}
     trained = run.tables.find("gold.models", where)
     written = {table: run.tables.commits(table, where) for table in _WRITTEN}
@@ -81,6 +81,15 @@ def _inputs(run: Run, rebuilt: Row | None) -> tuple[dict[str, int], dict[str, ob
     dictionaries = ("gold.user_ids", "gold.item_ids") if fitted else ("gold.item_ids",)
     inputs |= {name: run.tables.version(name) for name in dictionaries}
     return inputs, _identity(run, inputs)
+
+
+def _of_earlier_models(run: Run) -> list[str]:
+    """Return the tables that tell of a model that training may start from, of the side that moves or of both."""
+    als = run.config.als
+    if run.config.model.kind not in FACTORS or als.warm_start == "none":
+        return []
+    states = STATE.values() if als.moving_side == "auto" else [STATE[als.moving_side]]
+    return [name for name in ("gold.models", *states) if run.tables.exists(name)]
 
 
 def _identity(run: Run, inputs: dict[str, int]) -> dict[str, object]:

@@ -53,12 +53,13 @@ def training_data(run: Run, inputs: dict[str, int]) -> TrainingData:
     n_blocks = store.n_blocks(sizes["n"], als.block_interactions, als.min_blocks)
     n_rows, n_columns = (sizes["items"], sizes["users"]) if moving == "users" else (sizes["users"], sizes["items"])
     sizes_of_blocks = n_blocks, -(-sizes["n"] // n_blocks), -(-n_rows // n_blocks)
-    more = {"interaction_bytes": 32} if als.objective == "hu_koren_volinsky" else {}
     if run.config.model.kind in FACTORS:
-        memory.check(run.spark, memory.Need(n_columns, als.rank, *sizes_of_blocks, **more), moving)
+        bytes_of_one = memory.interaction_bytes(als.objective)
+        need = memory.Need(n_columns, als.rank, *sizes_of_blocks, interaction_bytes=bytes_of_one)
+        memory.check(run.spark, need, moving)
     if run.config.model.kind in VECTORS:
         spectral = run.config.spectral
-        need = memory.Need(n_columns, spectral.rank, *sizes_of_blocks, 2 * spectral.most_blocks + 6)
+        need = memory.Need(n_columns, spectral.rank, *sizes_of_blocks, memory.krylov_arrays(spectral.most_blocks))
         memory.check(run.spark, need, moving, "spectral.rank")
     users, items = (run.tables.read(name, inputs[name]) for name in ("gold.user_ids", "gold.item_ids"))
     values, mean, biases = _without_baseline(als, pairs.select("user_id", "item_id", "weight"))

@@ -2,19 +2,22 @@
 
 import datetime as dt
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from pyspark.sql import DataFrame
+from pyspark.sql import functions as f
 
+from recsys_spark import memory
 from recsys_spark.als.initial import initial_factors
 from recsys_spark.als.objective import Objective
 from recsys_spark.als.trainer import Epoch, train
-from recsys_spark.config import Holdout
+from recsys_spark.config import Config, Holdout
 from recsys_spark.errors import DataError
 from recsys_spark.runs import Run
 from recsys_spark.stages.events import number_and_end, parsed_events
 from recsys_spark.stages.features import with_core
-from recsys_spark.stages.models import objective_of, settings_of
+from recsys_spark.stages.models import VECTORS, objective_of, settings_of
 from recsys_spark.stages.rankers import hides
 from recsys_spark.transforms import events, interactions, splits
 from recsys_spark.tuning.window import Window, window
@@ -61,15 +64,46 @@ def horizon(run: Run) -> dt.timedelta:
 
 
 def past_windows(run: Run, lives: list[dt.timedelta | None], popular: list[Popular]) -> list[Window]:
-    """Return the windows, which see no event from as_of on, nor any that is held out."""
+    """Return the windows, which see no event from as_of on, nor any that is held out.
+
+    Raises ConfigError where the largest rank that is to be tried on one of them does not fit memory.
+    """
     config, found = run.config, []
     for number, (known, future, moment) in enumerate(past_parts(run), start=1):
         with run.doing(f"window {number} of {config.tune.windows}"):
             found.append(window_on(run, known, future, moment, lives, popular))
+            for setting, need in needs(config, *_sizes(found[-1])).items():
+                memory.check(run.spark, need, "items", setting, fixed=True)
         run.say(f"window {number} of {config.tune.windows}"
                 f"{f', from {moment:%Y-%m-%d %H:%M}' if moment and config.holdout is None else ''}: "
                 f"{found[-1].sample.n_users:,} users judged")  # fmt: skip
     return found
+
+
+def needs(config: Config, n_items: int, n_users: int, n_pairs: int, n_blocks: int) -> dict[str, memory.Need]:
+    """Return what the largest ranks to be tried need on a window of so many items, users and pairs, by their settings.
+
+    Beside one training the driver holds what it has of the other windows: of ALS the factors, as they were trained and
+    as they fold histories in; of singular vectors those of each pair of exponents, of all windows.
+    """
+    tune = config.tune
+    blocks = n_blocks, -(-n_pairs // n_blocks), -(-n_users // n_blocks)
+    bytes_of_one = memory.interaction_bytes(config.als.objective)
+    als = memory.Need(n_items, max(tune.ranks), *blocks, interaction_bytes=bytes_of_one)
+    found = {"tune.ranks": replace(als, driver_arrays=als.driver_arrays + 2 * (tune.windows - 1))}
+    if VECTORS & set(tune.kinds):
+        rank = min(max(tune.spectral_ranks), n_items - 1, n_users - 1)
+        kept = tune.windows * len(tune.exponents) ** 2
+        arrays = memory.krylov_arrays(config.spectral.most_blocks) + kept
+        found["tune.spectral_ranks"] = memory.Need(n_items, rank, *blocks, arrays)
+    return found
+
+
+def _sizes(window: Window) -> tuple[int, int, int, int]:
+    """Return a window's items, users and pairs that are trained on, and its blocks."""
+    core = window.pairs.where("core").agg(f.count_distinct("user_index"), f.count(f.lit(1))).first()
+    assert core is not None
+    return len(window.columns), core[0], core[1], window.n_blocks
 
 
 def past_parts(run: Run) -> Iterator[tuple[DataFrame, DataFrame, dt.datetime | None]]:

@@ -3,7 +3,7 @@
 import datetime as dt
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as f
@@ -24,7 +24,7 @@ def event_weight(features: Features, as_of: dt.datetime | None) -> Column:
     log(1 + v), or 1 from value_threshold on and else 0. A value below zero weighs against the item: g(−v) = −g(v).
     Types that hide the item weigh nothing.
     """
-    weight = _type_weight(features) * _value_weight(features)
+    weight = _timeless_weight(features)
     if features.half_life is not None and as_of is not None:
         weight = weight * decay(as_of, features.half_life)
     return weight
@@ -39,6 +39,11 @@ def is_negative(features: Features) -> Column:
     return f.coalesce(f.col("event").isin(*features.hides, *against), f.lit(False)) | f.coalesce(
         f.col("value") < 0, f.lit(False)
     )
+
+
+def _speaks_for(features: Features) -> Column:
+    """Return whether an event speaks for the item: it is not against it, and weighs more than nothing at any age."""
+    return ~is_negative(features) & (_timeless_weight(features) > 0)
 
 
 def decay(as_of: dt.datetime, half_life: dt.timedelta, time: str = "time") -> Column:
@@ -62,12 +67,13 @@ def exact_sum(weight: Column, parts: float = _RESOLUTION, *, small: bool = False
 
 
 def interactions(events: DataFrame, features: Features, as_of: dt.datetime | None) -> DataFrame:
-    """Return (user_id, item_id, weight, events, type_bits, hidden, recent, first_time, last_time), one row a pair.
+    """Return one row a pair: user_id, item_id, weight, events, type_bits, hidden, recent, adopted, first and last_time.
 
     weight is features.transform of the weights of the pair's valid events; type_bits are the types of them, for
     `with_event_types` to name. hidden: an event hides the item from the user, or those against it
     outweigh the others (unless `negative: keep`); its weight is 0. recent is the sum of 2^(−age /
-    popularity_half_life) of the events that speak for the item, or of 1 where the log has no time.
+    popularity_half_life) of the events that speak for the item, or of 1 where the log has no time. adopted: there are
+    such events, and the item is not hidden; a pair that is old enough to weigh nothing is adopted still.
     """
     total = _total(features, as_of)
     hidden = _hidden(features, total)
@@ -78,6 +84,7 @@ def interactions(events: DataFrame, features: Features, as_of: dt.datetime | Non
         _type_bits(features).alias("type_bits"),
         hidden.alias("hidden"),
         recent.alias("recent"),
+        _adopted(features, hidden).alias("adopted"),
         f.min("time").alias("first_time"),
         f.max("time").alias("last_time"),
     )
@@ -97,6 +104,11 @@ def _hidden(features: Features, total: Column) -> Column:
     outweighed = f.max(is_negative(features)) & (total <= 0) if features.negative == "hide" else f.lit(False)
     hides = f.max(f.coalesce(f.col("event").isin(*features.hides), f.lit(False))) if features.hides else f.lit(False)
     return outweighed | hides
+
+
+def _adopted(features: Features, hidden: Column) -> Column:
+    """Return whether a pair's events make the item popular; hidden: do they hide it from the user?"""
+    return f.max(_speaks_for(features)) & ~hidden
 
 
 def transformed(transform: str, total: Column, events: Column) -> Column:
@@ -120,6 +132,11 @@ def pair_totals(
         *(total.alias(f"total_{place}") for place, total in enumerate(totals)),
     )
     return with_event_types(pairs, features)
+
+
+def _timeless_weight(features: Features) -> Column:
+    """Return an event's weight by its type and value, whatever its age."""
+    return _type_weight(features) * _value_weight(features)
 
 
 def _type_weight(features: Features) -> Column:
@@ -189,50 +206,45 @@ def wanted(future: DataFrame, past: DataFrame, features: Features, evaluation: E
 def popularities(
     events: DataFrame, features: Features, as_of: dt.datetime | None, half_lives: Sequence[dt.timedelta]
 ) -> DataFrame:
-    """Return what is popular with each half-life, as `item_features` has it with one: one row an item.
-
-    item_id, events, users, user_days, popularity, popularity_decayed_0, …, adoptions_decayed_0, …, last_time.
-    """
-    recent = [_recent(features, as_of, life).alias(f"recent_{place}") for place, life in enumerate(half_lives)]
+    """Return what `item_features` has with one half-life, with several: popularity_decayed_0, adoptions_decayed_0, …"""
+    lives = {f"_{place}": life for place, life in enumerate(half_lives)}
     hidden = _hidden(features, _total(features, as_of))
     pairs = events.groupBy("user_id", "item_id").agg(
-        *recent,
-        hidden.alias("hidden"),
+        *(_recent(features, as_of, life).alias(f"recent{ending}") for ending, life in lives.items()),
+        _adopted(features, hidden).alias("adopted"),
         f.count(f.lit(1)).alias("events"),
         f.min("time").alias("first_time"),
         f.max("time").alias("last_time"),
     )
-    pairs = pairs.where(~f.col("hidden"))
-    sums = []
-    for place, life in enumerate(half_lives):
-        sums.append(exact_sum(f.col(f"recent_{place}")).alias(f"popularity_decayed_{place}"))
-        sums.append(exact_sum(_decayed(as_of, life, "first_time")).alias(f"adoptions_decayed_{place}"))
-    return pairs.groupBy("item_id").agg(
-        f.sum("events").alias("events"),
-        f.count(f.lit(1)).alias("users"),
-        _user_days(as_of).alias("user_days"),
-        f.count(f.lit(1)).cast("double").alias("popularity"),
-        *sums,
-        f.max("last_time").alias("last_time"),
-    )
+    return _by_item(pairs, as_of, lives)
 
 
 def item_features(pairs: DataFrame, as_of: dt.datetime | None, half_life: dt.timedelta) -> DataFrame:
     """Return what is known of each item, from `interactions`: its events, users and popularity.
 
-    popularity counts users from whom the item is not hidden. popularity_decayed sums their `recent`: all events by
-    their age. adoptions_decayed counts them by the age of their first event: who has an item already and uses it
+    popularity counts the users who have adopted it. popularity_decayed sums their `recent`: all events that speak for
+    it by their age. adoptions_decayed counts them by the age of their first event: who has an item already and uses it
     again says little about who will take it up. user_days sums the days since the first event of each of its users,
     null where the log has no time.
     """
-    shown = ~f.col("hidden")
+    return _by_item(pairs, as_of, {"": half_life})
+
+
+def _by_item(pairs: DataFrame, as_of: dt.datetime | None, half_lives: Mapping[str, dt.timedelta]) -> DataFrame:
+    """Count pairs by item; half_lives by how the names of their columns end: recent of pairs, two sums of items."""
+    sums = []
+    for ending, life in half_lives.items():
+        for name, weight in (
+            ("popularity_decayed", f.col(f"recent{ending}")),
+            ("adoptions_decayed", _decayed(as_of, life, "first_time")),
+        ):
+            sums.append(exact_sum(f.when(f.col("adopted"), weight).otherwise(0.0)).alias(f"{name}{ending}"))
     return pairs.groupBy("item_id").agg(
         f.sum("events").alias("events"),
         f.count(f.lit(1)).alias("users"),
         _user_days(as_of).alias("user_days"),
-        f.count_if(shown).cast("double").alias("popularity"),
-        exact_sum(f.when(shown, f.col("recent")).otherwise(0.0)).alias("popularity_decayed"),
-        exact_sum(f.when(shown, _decayed(as_of, half_life, "first_time")).otherwise(0.0)).alias("adoptions_decayed"),
+        f.count_if("adopted").cast("double").alias("popularity"),
+        *sums,
         f.min("first_time").alias("first_time"),
         f.max("last_time").alias("last_time"),
     )
@@ -248,7 +260,7 @@ def _user_days(as_of: dt.datetime | None) -> Column:
 
 def _recent(features: Features, as_of: dt.datetime | None, half_life: dt.timedelta) -> Column:
     """Return the sum over a pair's events that speak for the item of their weights by age."""
-    return exact_sum(f.when(is_negative(features), 0.0).otherwise(_decayed(as_of, half_life, "time")), small=True)
+    return exact_sum(f.when(_speaks_for(features), _decayed(as_of, half_life, "time")).otherwise(0.0), small=True)
 
 
 def _decayed(as_of: dt.datetime | None, half_life: dt.timedelta, time: str) -> Column:

@@ -12,10 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from delta.tables import DeltaTable
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pyspark.sql import functions as f
 
+from tests.generated import through_spark
 from tests.jobs.shop import AS_OF, Job, N, configuration, contents, left_out, purchases, tables, write_csv
 
 pytestmark = [pytest.mark.usefixtures("spark"), pytest.mark.slow]
@@ -196,6 +197,7 @@ LOG = st.lists(st.one_of(DIRTY.map(json.dumps), DIRTY.map(json.dumps), DIRTY.map
 GOOD = {"user": "u", "item": "i", "time": "2024-01-05", "kind": "buy", "n": "1"}
 
 
+@pytest.mark.generated
 def test_of_any_rows_none_is_lost_and_neither_a_second_run_nor_order_nor_files_change_a_table(
     spark, tmp_path, job
 ) -> None:
@@ -225,9 +227,7 @@ def test_of_any_rows_none_is_lost_and_neither_a_second_run_nor_order_nor_files_c
 
     runs = iter(range(100))
 
-    @settings(
-        max_examples=2, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck), database=None
-    )
+    @through_spark()
     @given(LOG, st.randoms(use_true_random=False))
     def check(drawn: list[str], draw: random.Random) -> None:
         lines = [json.dumps(GOOD)] * 2 + drawn

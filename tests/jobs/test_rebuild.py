@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from recsys_spark.blocks import store
 from recsys_spark.tables import Tables
 from tests.jobs.shop import AS_OF, Job, configuration, purchases, write_csv
 
@@ -79,6 +80,29 @@ def test_a_rebuild_that_would_differ_is_an_error(spark, shop) -> None:
 def test_a_model_that_is_not_there_cannot_be_rebuilt(spark, shop) -> None:
     rebuilt = Job()(shop, "--run-id", "x", "--rebuild", "nobody", stages=("train_als",))
     assert rebuilt["exit_code"] == 65 and "--rebuild nobody" in rebuilt["error"]
+
+
+def test_starting_from_a_model_in_a_table_that_forgets_too_soon_is_refused_before_blocks_are_built(
+    spark, shop, monkeypatch
+) -> None:
+    def forgets_after(days: int) -> None:
+        path = tables(spark, shop).path("gold.item_factors")
+        kept = f"'delta.deletedFileRetentionDuration' = 'interval {days} days'"
+        spark.sql(f"ALTER TABLE delta.`{path}` SET TBLPROPERTIES ({kept})")
+
+    def built(*_):
+        raise AssertionError("blocks were built")
+
+    job, cold = Job(), ("--run-id", "warm", *WHEN)
+    warm = (*cold, "--set", "als.warm_start=a", "--set", "als.epochs=1")
+    forgets_after(7)
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "build", built)
+        refused = job(shop, *warm, stages=("train_als",))
+        assert refused["exit_code"] == 78 and "gold.item_factors keeps old versions for 7 days" in refused["error"]
+        assert job(shop, *cold, stages=("train_als",))["exit_code"] == 70, "who starts from none reads no such table"
+    forgets_after(365)
+    assert job(shop, *warm, stages=("train_als",))["exit_code"] == 0 and "starting from model a" in job.stderr
 
 
 def test_training_on_a_table_that_forgets_too_soon_is_refused(spark, shop) -> None:

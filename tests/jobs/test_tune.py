@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from recsys_spark import memory
 from recsys_spark.als.trainer import DivergedError
 from recsys_spark.stages import tune
 from recsys_spark.tables import Tables
@@ -81,6 +82,16 @@ def test_a_run_id_that_searched_by_another_configuration_is_refused(shop, tmp_pa
     again = ("--run-id", "taken", *WHEN, "--out", str(tmp_path), "--set", "tune.ranks=[2]")
     other = Job()(shop, *again, stages=("tune",))
     assert other["exit_code"] == 78 and "give a run id of its own" in other["error"]
+
+
+def test_a_search_whose_largest_rank_does_not_fit_is_refused_before_a_trial(spark, shop, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(memory, "available", lambda: 2**29)  # three Python processes alone are more
+    asked = ("--run-id", "large", *WHEN, "--out", str(tmp_path))
+    refused = Job()(shop, *asked, stages=("tune",))
+    assert refused["exit_code"] == 78 and refused["error"].startswith("tune.ranks: 4: "), refused
+    assert "0.5 GB left: lower tune.ranks, or take a larger machine" in refused["error"]
+    trials = Tables(spark, str(shop.parent / "tables"))
+    assert not trials.exists("gold.trials") or trials.read("gold.trials").where("study = 'large'").isEmpty()
 
 
 def test_settings_that_diverge_are_a_trial_worth_nothing_and_the_search_goes_on(

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from recsys_spark import workers
@@ -229,7 +229,6 @@ def capped(order: list[int], categories: np.ndarray, most: int, k: int) -> list[
     return chosen
 
 
-@settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), most=st.integers(1, 3), k=st.integers(1, N), n_categories=st.integers(1, 5))
 def test_no_list_holds_more_of_a_category_than_it_may_and_lists_are_filled_up_with_others(
     seed: int, most: int, k: int, n_categories: int

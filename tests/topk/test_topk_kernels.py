@@ -2,7 +2,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from threadpoolctl import threadpool_limits
 
@@ -45,7 +45,6 @@ def hide(rng, n_users, n_items, mean):
 NONE = np.zeros(0, np.int32)
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),
     n_users=st.integers(0, 150),
@@ -72,7 +71,6 @@ def test_lists_and_scores_are_those_of_a_stable_sort_where_arithmetic_is_exact(
     assert np.array_equal(scores, expected_scores)
 
 
-@settings(max_examples=40, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),
     k=st.integers(1, 60),

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as f
@@ -20,6 +20,7 @@ from recsys_spark.files import list_files, resolve
 from recsys_spark.schemas import SCHEMAS
 from recsys_spark.sources import read_raw
 from recsys_spark.transforms.events import parse, refused, told_apart, valid
+from tests.generated import through_spark
 
 NOW = dt.datetime(2024, 5, 1, tzinfo=dt.UTC)
 EVENTS = {"view": 1.0, "buy": 3.0}
@@ -336,15 +337,10 @@ def dirty(clean: str) -> st.SearchStrategy[str | None]:
 ROWS = st.lists(st.fixed_dictionaries({name: dirty(value) for name, value in GOOD.items()}), min_size=60, max_size=60)
 
 
+@pytest.mark.generated
 @pytest.mark.parametrize("form", ["iso", "seconds", "milliseconds", "nanoseconds", "dd/MM/yyyy HH:mm"])
 def test_whatever_the_rows_each_is_valid_or_refused_once(spark: SparkSession, form: str) -> None:
-    @settings(
-        max_examples=2,
-        deadline=None,
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-        database=None,
-    )
+    @through_spark()
     @given(ROWS)
     def check(rows: list[dict[str, str | None]]) -> None:
         log = source(**FULL, time_format=form, timezone="Europe/London")

@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from pyspark.sql import DataFrame, SparkSession
@@ -26,6 +26,7 @@ from recsys_spark.transforms.interactions import (
     wanted,
     with_event_types,
 )
+from tests.generated import through_spark
 
 SCHEMA = "user_id string, item_id string, time timestamp, event string, value double"
 AS_OF = dt.datetime(2024, 3, 1, tzinfo=dt.UTC)
@@ -118,6 +119,39 @@ def test_hidden_pairs_make_no_item_popular(spark: SparkSession) -> None:
     assert popular == {"a": (2, 1.0, 1.0), "b": (1, 0.0, 0.0)}
 
 
+def test_what_weighs_nothing_makes_no_item_popular_and_what_weighed_something_long_ago_does(
+    spark: SparkSession,
+) -> None:
+    """A look weighs nothing; of a purchase sixty half-lives ago 2^-60 is left, which is nothing either."""
+    rows: list[Event] = [
+        ("u", "a", AS_OF, "look", None),
+        ("v", "a", AS_OF, "look", None), ("v", "a", AS_OF - 2 * DAY, "buy", None), ("v", "a", AS_OF, "return", None),
+        ("w", "a", AS_OF - DAY, "buy", None),
+        ("u", "b", AS_OF, "look", None),
+        ("u", "c", AS_OF - 60 * DAY, "buy", None),
+        ("u", "d", AS_OF, "hate", None),
+    ]  # fmt: skip
+    events = {"look": 0.0, "buy": 1.0, "return": -0.1}
+    how = Features.model_validate({"events": events, "hides": ["hate"], "half_life": "1d"})
+    log = frame(spark, rows)
+    pairs = interactions(log, how, AS_OF)
+    assert {tuple(row) for row in pairs.where("weight = 0").select("user_id", "item_id").collect()} == {
+        ("u", "a"), ("u", "b"), ("u", "c"), ("u", "d"),
+    }  # fmt: skip
+    found = {row["item_id"]: row for row in item_features(pairs, AS_OF, 2 * DAY).collect()}
+    assert {item: (row["users"], row["popularity"]) for item, row in found.items()} == {
+        "a": (3, 2.0), "b": (1, 0.0), "c": (1, 1.0), "d": (1, 0.0),
+    }  # fmt: skip
+    assert found["a"]["popularity_decayed"] == pytest.approx(2**-1 + 2**-0.5)
+    assert found["a"]["adoptions_decayed"] == pytest.approx(2**-1 + 2**-0.5)
+    assert found["b"]["popularity_decayed"] == found["b"]["adoptions_decayed"] == 0
+    several = {row["item_id"]: row for row in popularities(log, how, AS_OF, [9 * DAY, 2 * DAY]).collect()}
+    assert set(several) == set(found)
+    for item, row in found.items():
+        for name, value in row.asDict().items():
+            assert several[item][f"{name}_1" if name.endswith("_decayed") else name] == value, (item, name)
+
+
 def test_the_days_that_users_have_had_an_item_are_counted_from_their_first_event_of_it(spark: SparkSession) -> None:
     ago = [("u", "a", 4), ("u", "a", 1), ("v", "a", 2), ("v", "b", 8)]
     rows = [(user, item, AS_OF - dt.timedelta(days=days), "view", None) for user, item, days in ago]
@@ -155,6 +189,7 @@ LOG = st.lists(
 )
 
 
+@pytest.mark.generated
 @pytest.mark.parametrize("value", ["ignore", "multiply", "log1p"])
 def test_weights_are_the_same_bytes_whatever_the_order_and_the_partitions(spark: SparkSession, value: str) -> None:
     how = Features.model_validate(
@@ -166,9 +201,7 @@ def test_weights_are_the_same_bytes_whatever_the_order_and_the_partitions(spark:
         }
     )
 
-    @settings(
-        max_examples=2, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck), database=None
-    )
+    @through_spark()
     @given(LOG, st.randoms(use_true_random=False))
     def check(rows: list[Event], draw: random.Random) -> None:
         found = sorted(map(tuple, interactions(frame(spark, rows), how, AS_OF).collect()))

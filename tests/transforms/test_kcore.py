@@ -4,12 +4,13 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pyspark.sql import SparkSession
 
 from recsys_spark.blocks import store
 from recsys_spark.transforms.kcore import core_columns, core_rows
+from tests.generated import through_spark
 
 Pairs = set[tuple[int, int]]
 N = 12
@@ -37,11 +38,10 @@ def core(pairs: Pairs, k: int) -> Pairs:
     return pairs
 
 
+@pytest.mark.generated
 @pytest.mark.parametrize("k", [2, 3])
 def test_the_core_is_what_is_left_when_nobody_has_fewer_than_k_partners(spark: SparkSession, k: int) -> None:
-    @settings(
-        max_examples=3, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck), database=None
-    )
+    @through_spark()
     @given(st.sets(st.tuples(st.integers(0, 15), st.integers(0, N - 1)), min_size=25, max_size=60))
     def check(pairs: Pairs) -> None:
         assert found(spark, pairs, k) == core(pairs, k)

@@ -4,12 +4,13 @@ import random
 from collections import defaultdict
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pyspark.sql import DataFrame, SparkSession
 
 from recsys_spark.config import Holdout
 from recsys_spark.transforms.splits import known_pairs, learnt_from, sliding, split
+from tests.generated import through_spark
 
 SCHEMA = "user_id string, item_id string, time timestamp, event string, value double, _part string"
 DAY = dt.timedelta(days=1)
@@ -235,15 +236,14 @@ def test_horizons_of_no_length_are_refused() -> None:
 LOG = st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("xyzw"), st.integers(0, 6)), min_size=25, max_size=25)
 
 
+@pytest.mark.generated
 @pytest.mark.parametrize(
     "how", [{"random": 0.4}, {"last": 1}, {"last": 2}, {"users": 0.5}], ids=lambda how: "-".join(map(str, how))
 )
 def test_every_split_is_exclusive_complete_and_never_takes_a_whole_history(
     spark: SparkSession, how: dict[str, float]
 ) -> None:
-    @settings(
-        max_examples=2, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck), database=None
-    )
+    @through_spark()
     @given(LOG)
     def check(drawn: list[tuple[str, str, int]]) -> None:
         rows = [(user, item, START + day * DAY, None, float(n), "source") for n, (user, item, day) in enumerate(drawn)]
