@@ -41,6 +41,7 @@ QUERY = """SELECT rival, segment, metric,
        avg(before)                               AS before,
        avg(after)                                AS after,
        avg(after - before)                       AS difference,
+       avg(abs(after - before))                  AS moved,
        stddev(after - before) / sqrt(count(*))   AS standard_error
 FROM  (SELECT old.model AS rival, segment, metric, old.metrics[metric] AS before, after
        FROM   delta.`{path}` new

@@ -13,6 +13,7 @@ from pyspark.sql import functions as f
 from pyspark.sql.types import StructType
 
 from recsys_spark.config import OWN_SEGMENTS
+from recsys_spark.evaluation.comparison import detectable, size_of_a_change
 from recsys_spark.evaluation.lists import Catalogue
 from recsys_spark.evaluation.resampling import ALL
 from recsys_spark.schemas import SCHEMAS
@@ -189,9 +190,11 @@ def the_query_of_the_page_gives_every_row(spark: SparkSession, shop: Path, text:
         )
         half = (row["high"] - row["low"]) / 2
         assert 1.96 * again["standard_error"] == pytest.approx(half, rel=0.3, abs=1e-9), (row["segment"], row["metric"])
-        alone = 2.80 * again["standard_error"]
-        most = 1.3 if row["segment"] == ALL else 1.8  # on a segment, beside how many questions
-        assert 0.7 * alone - 1e-9 <= row["detectable"] <= most * alone + 1e-9, (row["segment"], row["metric"])
+        level = 0.05 if row["segment"] == ALL else 0.05 / (len(segments) - 1)
+        n, error = again["users"], again["standard_error"]
+        size = size_of_a_change(n, again["moved"], n * error**2 + again["difference"] ** 2)
+        like_it = detectable(error, n, size, 1 - level, 0.8)
+        assert row["detectable"] == pytest.approx(like_it, rel=0.3, abs=1e-9), (row["segment"], row["metric"])
     written = (DOCS / "evaluation.md").read_text(encoding="utf-8").partition("```sql\n")[2].partition("\n```")[0]
     for there, meant in (("data/completejourney/gold/metrics", query.split("`")[1]), ("night", "clear")):
         assert there in written
