@@ -11,7 +11,8 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as f
 
-from recsys_spark.evaluation import exposure, lists
+from recsys_spark.config import ACCURACY, PROPERTIES, Evaluation
+from recsys_spark.evaluation import exposure, lists, metrics
 from recsys_spark.schemas import RANKED_ITEMS
 
 REFERENCE = json.loads((Path(__file__).parent / "reference" / "rectools.json").read_text())
@@ -92,6 +93,18 @@ def test_each_property_of_a_list_is_its_definition(spark: SparkSession) -> None:
     assert ABCD.mean_popularity() == (8 + 4 + 1 + 0) / 8 / 4
     assert ABCD.popularity_lift(found["u"]["popularity@4"]) == 1, "a list of the whole catalogue"
     assert ABCD.popularity_lift(found["u"]["popularity@2"]) == pytest.approx((8 + 4) / 2 / ((8 + 4 + 1 + 0) / 4))
+
+
+def test_the_configuration_knows_every_metric_that_a_user_has(spark: SparkSession) -> None:
+    """It counts them, for the replicates that their comparison takes, and takes no other name for one of the gate's."""
+    given, wanted = (
+        frame(spark, {"u": ["a", "b"]}),
+        spark.createDataFrame([("u", "a")], "user_id string, item_id string"),
+    )
+    (own,) = metrics.per_user(given, wanted, [1, 2], n_items=4).collect()
+    (alone,) = lists.per_list(given, ABCD, [1, 2]).collect()
+    assert {name.partition("@")[0] for name in (*own.metrics, *alone.metrics)} == {*ACCURACY, *PROPERTIES}
+    assert len(own.metrics) + len(alone.metrics) == Evaluation(k=(1, 2)).metrics_of_a_user() - 1, "no pair within 1"
 
 
 def test_a_catalogue_without_categories_has_no_diversity(spark: SparkSession) -> None:
