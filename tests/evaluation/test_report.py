@@ -90,6 +90,15 @@ def test_a_reason_is_marked_as_passed_or_failed_where_that_is_known() -> None:
     assert marks.findall(page(example(promoted=False))) == ["failed", "passed", "unknown"]
 
 
+def test_what_lists_are_like_has_a_table_of_its_own_and_no_winner() -> None:
+    text = page(example())
+    means, exposure = (text.partition(f'id="{name}"')[2].partition("</table>")[0] for name in ("means", "exposure"))
+    for name in ("coverage", "gini", "popularity_lift", "popularity", "novelty", "diversity"):
+        assert f">{name}@10 <small>" in exposure and f"{name}@10" not in means
+    assert ">ndcg@10 <small>" in means and "ndcg@10" not in exposure
+    assert "<b>" in means and "<b>" not in exposure
+
+
 def test_names_of_items_are_text_and_never_markup() -> None:
     text = page(example())
     assert HOSTILE not in text and "<script>alert" not in text

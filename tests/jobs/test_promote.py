@@ -13,6 +13,7 @@ from pyspark.sql import functions as f
 from pyspark.sql.types import StructType
 
 from recsys_spark.config import OWN_SEGMENTS
+from recsys_spark.evaluation import exposure
 from recsys_spark.evaluation.comparison import detectable, size_of_a_change
 from recsys_spark.evaluation.lists import Catalogue
 from recsys_spark.evaluation.resampling import ALL
@@ -100,6 +101,8 @@ def test_models_come_and_go_by_the_gate(spark: SparkSession, shop: Path, job: Jo
     text = Path(second["counts"]["report"]).read_text(encoding="utf-8")
     assert "clear is the champion" in text and "segment north" in text and text.count("✓ marks") == 1
     the_query_of_the_page_gives_every_row(spark, shop, text)
+    another_gives_what_is_shown(spark, second["metrics"], text)
+    assert "what is shown" in job.stderr and "popularity_lift@3" in job.stderr
     assert text.count('<article class="card">') == 12 and text.count('aria-label="then bought"') == 12
 
     for more in ((), ("--promote",)):  # what the decision rests on stays what it was
@@ -171,9 +174,24 @@ def means_are_those_of_gold_metrics(spark: SparkSession, shop: Path) -> None:
         assert row["low"] <= row["difference"] <= row["high"]
 
 
+def query_of(text: str, name: str) -> str:
+    return html.unescape(text.partition(f'<pre tabindex="0" id="{name}"><code>')[2].partition("</code>")[0])
+
+
+def another_gives_what_is_shown(spark: SparkSession, means: dict[str, dict[str, float]], text: str) -> None:
+    """The page's query, run as it stands there, against the run's means and, for lift, those of single users."""
+    every = spark.sql(query_of(text, "exposure-query")).collect()
+    assert {row["model"] for row in every} == set(means) and {row["k"] for row in every} == {3}
+    for row in every:
+        own = means[row["model"]]
+        assert [own[f"{name}@3"] for name in exposure.METRICS] == [row[name] for name in exposure.METRICS]
+    lifts = {model: values["popularity_lift@3"] / values["popularity@3"] for model, values in means.items()}
+    assert list(lifts.values()) == pytest.approx([lifts["als"]] * len(lifts)), "all lists are full"
+
+
 def the_query_of_the_page_gives_every_row(spark: SparkSession, shop: Path, text: str) -> None:
     """The page's query, run as it stands there, against the comparison, and the docs' against the page's."""
-    query = html.unescape(text.partition('<pre tabindex="0" id="query"><code>')[2].partition("</code>")[0])
+    query = query_of(text, "query")
     rows = tables_of(spark, shop).read("gold.comparisons").where("comparison_id = 'clear'").collect()
     every = spark.sql(query).collect()
     found = {(row["segment"], row["metric"]): row for row in every if row["rival"] == "champion"}
@@ -195,11 +213,12 @@ def the_query_of_the_page_gives_every_row(spark: SparkSession, shop: Path, text:
         size = size_of_a_change(n, again["moved"], n * error**2 + again["difference"] ** 2)
         like_it = detectable(error, n, size, 1 - level, 0.8)
         assert row["detectable"] == pytest.approx(like_it, rel=0.3, abs=1e-9), (row["segment"], row["metric"])
-    written = (DOCS / "evaluation.md").read_text(encoding="utf-8").partition("```sql\n")[2].partition("\n```")[0]
-    for there, meant in (("data/completejourney/gold/metrics", query.split("`")[1]), ("night", "clear")):
-        assert there in written
-        written = written.replace(there, meant)
-    assert written == query
+    root = query.split("`")[1].removesuffix("/gold/metrics")
+    written = (DOCS / "evaluation.md").read_text(encoding="utf-8").split("```sql\n")[1:]
+    for block, name in zip(written, ("query", "exposure-query"), strict=True):
+        assert "data/completejourney" in block and "'night'" in block
+        own = block.partition("\n```")[0].replace("data/completejourney", root).replace("'night'", "'clear'")
+        assert own == query_of(text, name)
 
 
 def test_the_configuration_counts_the_segments_that_there_may_be_of_any_log(spark: SparkSession) -> None:

@@ -91,7 +91,8 @@ class Report:
 
     rival: whom the challenger is compared with; compared: the names of the two in means, and in gold.metrics. verdict:
     None where no decision was asked for. margins: by guard, the share of the rival's mean that may be lost. means: by
-    model and metric. objective: by epoch.
+    model and metric. query, exposure_query: of the comparison, and of the means of all lists together. objective: by
+    epoch.
     """
 
     dataset: str
@@ -111,6 +112,7 @@ class Report:
     means: Mapping[str, Mapping[str, float]]
     ks: Sequence[int]
     query: str
+    exposure_query: str
     verdict: Verdict | None = None
     objective: Sequence[float] = ()
     popularity: Shares | None = None

@@ -16,8 +16,8 @@ from recsys_spark.evaluation.resampling import ALL
 
 _FOLDER = files("recsys_spark.evaluation.report").joinpath("page")
 _TEMPLATES = ("report.html.j2", "parts.html.j2")
-_DOWN = ("popularity", "popularity_lift", "gini")  # less is better, or no better: no winner is marked
-_ORDER = ("ndcg", "recall", "precision", "map", "mrr", "hit_rate", "auc")
+_SHOWN = ("coverage", "gini", "popularity_lift", "popularity", "novelty", "diversity")  # of lists, whatever was wanted
+_ORDER = ("ndcg", "recall", "precision", "map", "mrr", "hit_rate", "auc", *_SHOWN)
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,15 @@ class Rows:
 
     effects: Sequence[tuple[Effect, Picture | None]]
     axis: Markup
+
+
+@dataclass(frozen=True)
+class Means:
+    """A metric, the mean of each model, and which of them is best, if more is better."""
+
+    metric: str
+    values: Sequence[float | None]
+    best: int | None
 
 
 def page(report: Report) -> str:
@@ -63,7 +72,8 @@ def page(report: Report) -> str:
             metric: _rows(effects, first, report.confidence) for metric, effects in by_segment.items() if effects
         },
         by_segment=intervals.by_segment(by_segment[report.primary]),
-        means=_means(report),
+        means=_means(report, of_lists=False),
+        shown=_means(report, of_lists=True),
         k=report.primary.partition("@")[2],
         models=charts.key(models),
         two=charts.key(
@@ -98,15 +108,14 @@ def _place(metric: str) -> tuple[int, str, int]:
     return (_ORDER.index(name) if name in _ORDER else len(_ORDER), name, int(k or 0))
 
 
-def _means(report: Report) -> list[tuple[str, list[float | None], int | None]]:
-    """Return of each metric its name, each model's mean, and which of them is best, if more is better."""
-    names = sorted({name for values in report.means.values() for name in values}, key=_place)
+def _means(report: Report, of_lists: bool) -> list[Means]:
+    """Return the means of metrics of accuracy, or of what lists are like, of which more is no better."""
     rows = []
-    for name in names:
-        values = [each.get(name) for each in report.means.values()]
-        there = [value for value in values if value is not None]
-        best = None if name.partition("@")[0] in _DOWN or len(there) < 2 else values.index(max(there))
-        rows.append((name, values, best))
+    for name in sorted({name for values in report.means.values() for name in values}, key=_place):
+        if (name.partition("@")[0] in _SHOWN) == of_lists:
+            values = [each.get(name) for each in report.means.values()]
+            there = [value for value in values if value is not None]
+            rows.append(Means(name, values, None if of_lists or len(there) < 2 else values.index(max(there))))
     return rows
 
 
