@@ -106,6 +106,7 @@ def report(run: Run, evaluated: Evaluated) -> Report:
         primary=rules.primary,
         judged=rules.judged(),
         margins=rules.guards,
+        least_gain=rules.least_gain,
         confidence=run.config.gate.confidence,
         power=run.config.gate.power,
         effects=evaluated.effects,
