@@ -69,7 +69,11 @@ def utc(value: Any) -> dt.datetime:
 
 
 def _ascending(values: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(sorted(set(values)))
+    return tuple(sorted(values))
+
+
+def _each_once(values: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(dict.fromkeys(values))
 
 
 def _as_list(value: Any) -> Any:
@@ -98,7 +102,7 @@ OWN_SEGMENTS = 7  # of stages.segments: five bands of histories, two of what is 
 Lengths = Annotated[
     tuple[Annotated[int, Field(ge=1, le=10_000)], ...],
     BeforeValidator(_as_list),
-    AfterValidator(_ascending),
+    AfterValidator(_each_once),
     Field(min_length=1),
 ]
 
@@ -538,7 +542,7 @@ class Evaluation(_Section):
     """What is measured, on which events."""
 
     k: Lengths = (10,)
-    """List lengths at which metrics are computed."""
+    """List lengths at which metrics are computed, the one that matters most first."""
     horizon: Duration | None = None
     """How long after as_of events count; without it, to the end of the log."""
     events: tuple[str, ...] | None = None
@@ -625,7 +629,7 @@ class Tune(_Section):
     """Values of features.transform to try."""
     ranks: tuple[Annotated[int, Field(ge=1, le=2048)], ...] = (32, 64, 128)
     """Values of als.rank to try."""
-    epochs: Lengths = (4, 8, 16)
+    epochs: Annotated[Lengths, AfterValidator(_ascending)] = (4, 8, 16)
     """Epochs after which a trial is judged, and may be stopped."""
     regularization: Range = (0.0003, 0.1)
     """Bounds of als.regularization."""

@@ -259,7 +259,8 @@ def test_overrides_replace_values_and_make_sections_that_are_not_there(shop: Pat
             "als.rank=32",
             "als.alpha0=0.5",
             "source.path=[a.csv, b.csv]",
-            "evaluation.k=[5, 10]",
+            "evaluation.k=[10, 5, 10]",
+            "tune.epochs=[8, 4, 8]",
             "source.options.sep=;",
             "source.columns={user: u, item: i}",
             "topk.hide_seen=false",
@@ -267,7 +268,8 @@ def test_overrides_replace_values_and_make_sections_that_are_not_there(shop: Pat
     )
     assert (config.als.rank, config.als.alpha0) == (32, 0.5)
     assert config.source.path == ("a.csv", "b.csv")
-    assert config.evaluation.k == (5, 10)
+    assert config.evaluation.k == (10, 5), "in the order given: the first is the gate's"
+    assert config.tune.epochs == (4, 8)
     assert config.source.options == {"sep": ";"}
     assert (config.source.columns.user, config.source.columns.item) == ("u", "i")
     assert config.topk.hide_seen is False

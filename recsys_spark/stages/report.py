@@ -111,7 +111,7 @@ def report(run: Run, evaluated: Evaluated) -> Report:
         power=run.config.gate.power,
         effects=evaluated.effects,
         means=run.metrics,
-        ks=run.config.evaluation.k,
+        ks=sorted(run.config.evaluation.k),
         query=query,
         exposure_query=exposure.QUERY.format(counts=counts),
         verdict=None if made is None else _verdict(made, gate.decide(evaluated.effects, rules, evaluated.others)),
