@@ -133,15 +133,27 @@ def test_models_come_and_go_by_the_gate(spark: SparkSession, shop: Path, job: Jo
     means_are_those_of_gold_metrics(spark, shop)
 
 
-def test_a_model_that_serves_one_segment_worse_is_refused_and_the_segment_is_named(shop: Path, job: Job) -> None:
+def test_a_model_that_serves_one_segment_worse_is_refused_and_the_segment_is_named(
+    spark: SparkSession, shop: Path, job: Job
+) -> None:
     job(shop, "--run-id", "half", *WHEN, stages=("score_topk",))
     assert (
         decided(job, shop, "clear-2", *WHEN, "--promote", "--model", "clear")["counts"]["gate"]["champion"] == "clear"
     )
-    refused = decided(job, shop, "half-2", *WHEN, "--promote", "--model", "half")["counts"]["gate"]
+    summary = decided(job, shop, "half-2", *WHEN, "--promote", "--model", "half")
+    refused = summary["counts"]["gate"]
     assert not refused["promoted"] and refused["champion"] == "clear"
     assert any("ndcg@3 is worse on segment north, and lost more than" in reason for reason in refused["reasons"])
     assert not any("south" in reason for reason in refused["reasons"])
+    assert "stays a challenger" in Path(summary["counts"]["report"]).read_text(encoding="utf-8")
+    no = champions(spark, shop)[-1]
+    names = ("run_id", "action", "promoted", "challenger", "champion_before", "champion", "comparison_id")
+    assert tuple(no[name] for name in names) == ("half-2", "promote", False, "half", "clear", "clear", "half-2")
+    assert no["reasons"] == refused["reasons"] and "ndcg@3 is not shown to be better" in no["reasons"][0]
+    rests_on = tables_of(spark, shop).read("gold.comparisons").where(f.col("comparison_id") == no["comparison_id"])
+    assert {(row["challenger"], row["champion"]) for row in rests_on.collect()} == {("half", "clear")}
+    served = job(shop, "--run-id", "night-2", *WHEN, "--model", "champion", stages=("score_topk",))
+    assert served["exit_code"] == 0 and "the lists of model clear" in job.stderr
 
 
 def means_are_those_of_gold_metrics(spark: SparkSession, shop: Path) -> None:
