@@ -93,7 +93,7 @@ def effects(
 def _effect(
     sums: Sums, column: int, metric: str, segment: str, confidence: float, shown_at: float, power: float
 ) -> Effect:
-    """Return an effect, p not adjusted. confidence: of the interval; shown_at: at which a difference is detected."""
+    """Return an effect, p not adjusted. confidence: of the interval; shown_at: that a difference is detected with."""
     n = int(sums.users[column])
     champion, challenger = (exact.joined(int(sums.high[side, column]), int(sums.low[side, column])) for side in (0, 1))
     means = replicate_means(sums, column)
