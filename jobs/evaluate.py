@@ -2,8 +2,8 @@
 
     python jobs/evaluate.py --config conf/completejourney.yaml --run-id night
 
-Reads gold.recommendations and bronze.events; writes gold.metrics, gold.comparisons and a report. With --promote the
-gate compares the model with the champion and decides: gold.champion.
+Reads gold.recommendations and bronze.events; writes gold.metrics, gold.exposure, gold.comparisons and a report. With
+--promote the gate compares the model with the champion and decides: gold.champion.
 """
 
 from recsys_spark.stages.evaluate import main

@@ -69,7 +69,11 @@ def utc(value: Any) -> dt.datetime:
 
 
 def _ascending(values: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(sorted(set(values)))
+    return tuple(sorted(values))
+
+
+def _each_once(values: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(dict.fromkeys(values))
 
 
 def _as_list(value: Any) -> Any:
@@ -91,17 +95,14 @@ Time = Annotated[dt.datetime, BeforeValidator(utc)]
 Filled = Annotated[str, Field(min_length=1)]
 Place = Annotated[Filled, AfterValidator(_open)]
 Paths = Annotated[tuple[Place, ...], BeforeValidator(_as_list), Field(min_length=1)]
-Metric = Annotated[
-    str,
-    Field(
-        pattern=r"^((new|repeated)_)?(recall|precision|ndcg|map|mrr|hit_rate|auc|popularity|novelty|diversity)(@[1-9][0-9]*)?$"
-    ),
-]
+ACCURACY = ("recall", "precision", "ndcg", "map", "mrr", "hit_rate", "auc")  # metrics of a list and what was wanted
+PROPERTIES = ("popularity", "novelty", "diversity")  # metrics of a list alone
+Metric = Annotated[str, Field(pattern=rf"^((new|repeated)_)?({'|'.join((*ACCURACY, *PROPERTIES))})(@[1-9][0-9]*)?$")]
 OWN_SEGMENTS = 7  # of stages.segments: five bands of histories, two of what is wanted
 Lengths = Annotated[
     tuple[Annotated[int, Field(ge=1, le=10_000)], ...],
     BeforeValidator(_as_list),
-    AfterValidator(_ascending),
+    AfterValidator(_each_once),
     Field(min_length=1),
 ]
 
@@ -541,7 +542,7 @@ class Evaluation(_Section):
     """What is measured, on which events."""
 
     k: Lengths = (10,)
-    """List lengths at which metrics are computed."""
+    """List lengths at which metrics are computed, the one that matters most first."""
     horizon: Duration | None = None
     """How long after as_of events count; without it, to the end of the log."""
     events: tuple[str, ...] | None = None
@@ -554,6 +555,11 @@ class Evaluation(_Section):
     """Denominator of recall: min(k, relevant) or relevant."""
     report: bool = True
     """Whether to compare with the best baseline, or the champion, and to write reports/RUN_ID/report.html."""
+
+    def metrics_of_a_user(self) -> int:
+        """Return how many metrics a user has at most, at all lengths, new and repeated items apart where judged so."""
+        times = 1 if self.new_items_only else 3
+        return len(self.k) * (times * len(ACCURACY) + len(PROPERTIES))
 
 
 class Gate(_Section):
@@ -580,13 +586,12 @@ class Gate(_Section):
     seed: int = Field(default=1, ge=0, le=2**31 - 1)
     """Seed of bootstrap samples and sign patterns."""
 
-    def least_replicates(self, with_users: bool) -> int:
-        """Return how many replicates it takes for one segment of all that there may be to be found harmed.
+    def least_replicates(self, questions: int) -> int:
+        """Return how many replicates it takes for one of so many questions, asked together, to have a sure answer.
 
-        The smallest p is 1 / (replicates + 1), and Holm's the number of segments times that.
+        The smallest p is 1 / (replicates + 1), and Holm's the number of questions times that.
         """
-        segments = OWN_SEGMENTS + (self.segments + 1 if with_users else 0)
-        return math.ceil(round(segments / (1 - self.confidence), 6)) - 1
+        return math.ceil(round(questions / (1 - self.confidence), 6)) - 1
 
 
 def _ordered(value: tuple[float, float]) -> tuple[float, float]:
@@ -624,7 +629,7 @@ class Tune(_Section):
     """Values of features.transform to try."""
     ranks: tuple[Annotated[int, Field(ge=1, le=2048)], ...] = (32, 64, 128)
     """Values of als.rank to try."""
-    epochs: Lengths = (4, 8, 16)
+    epochs: Annotated[Lengths, AfterValidator(_ascending)] = (4, 8, 16)
     """Epochs after which a trial is judged, and may be stopped."""
     regularization: Range = (0.0003, 0.1)
     """Bounds of als.regularization."""
@@ -725,12 +730,15 @@ class Config(_Section):
             raise ValueError("topk.repeat_weight and topk.most_of_category cannot be had together")
         if self.topk.most_of_category is not None and (self.items is None or self.items.columns.category is None):
             raise ValueError("topk.most_of_category needs items.columns.category")
-        least = self.gate.least_replicates(with_users=self.users is not None)
-        if self.gate.replicates < least:
-            raise ValueError(
-                f"gate.replicates: {self.gate.replicates} are too few to find any of so many segments harmed at "
-                f"confidence {self.gate.confidence}: it takes {least}"
-            )
+        segments = OWN_SEGMENTS + (self.gate.segments + 1 if self.users is not None else 0)
+        metrics = self.evaluation.metrics_of_a_user()
+        for questions, answer in ((segments, "segments harmed"), (metrics, "metrics changed")):
+            least = self.gate.least_replicates(questions)
+            if self.gate.replicates < least:
+                raise ValueError(
+                    f"gate.replicates: {self.gate.replicates} are too few to find any of {questions} {answer} at "
+                    f"confidence {self.gate.confidence}: it takes {least}"
+                )
         for name in (self.gate.primary, *self.gate.guards):
             _, at, k = name.partition("@")
             if at and int(k) not in self.evaluation.k:

@@ -7,9 +7,9 @@ from typing import Any
 
 from pyspark.sql import functions as f
 
-import recsys_spark
 from recsys_spark.schemas import SCHEMAS
 from recsys_spark.tables import Tables
+from recsys_spark.version import code_version
 
 TABLE = "gold.runs"
 
@@ -46,7 +46,7 @@ def write(tables: Tables, stages: list[StageRecord], run: Mapping[str, Any]) -> 
 
     run: run_id, job, as_of, status, exit_code, error: the last stage is the one that ended so, those before it are ok.
     """
-    own = {**run, "attempt": _attempts(tables, run["run_id"], run["job"]) + 1, "code_version": recsys_spark.__version__}
+    own = {**run, "attempt": _attempts(tables, run["run_id"], run["job"]) + 1, "code_version": code_version()}
     ok = {"status": "ok", "exit_code": 0, "error": None}
     rows = [{**own, **vars(stage), **(ok if stage is not stages[-1] else {})} for stage in stages]
     schema = SCHEMAS[TABLE]

@@ -215,6 +215,14 @@ SCHEMAS: dict[str, t.StructType] = {
         segments=t.ArrayType(t.StringType()),
         metrics=t.MapType(t.StringType(), t.DoubleType()),
     ),
+    "gold.exposure": _table(
+        run_id=t.StringType(),
+        as_of=t.TimestampType(),
+        model=t.StringType(),
+        item_id=t.StringType(),
+        users=t.LongType(),
+        shown=t.MapType(t.IntegerType(), t.LongType()),
+    ),
     "gold.comparisons": _table(
         comparison_id=t.StringType(),
         as_of=t.TimestampType(),

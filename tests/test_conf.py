@@ -97,17 +97,29 @@ def test_the_mean_and_the_biases_of_ratings_are_not_scaled_by_popularity() -> No
 
 @pytest.mark.parametrize(
     ("segments", "confidence", "least"),
-    [(None, 0.95, 7 * 20 - 1), (20, 0.95, 28 * 20 - 1), (5, 0.99, 13 * 100 - 1), (20, 0.9, 279)],
+    [(5, 0.95, 13 * 20 - 1), (20, 0.95, 28 * 20 - 1), (5, 0.99, 1299), (20, 0.9, 279)],
 )
-def test_a_gate_that_could_find_no_segment_harmed_is_refused(segments, confidence, least) -> None:
+def test_a_gate_that_could_find_no_segment_harmed_is_refused(segments: int, confidence: float, least: int) -> None:
     """With fewer replicates Holm's smallest p of so many segments would be above the level, whatever happened."""
-    users = [] if segments is None else ["users.path=u.csv", "users.format=csv", f"gate.segments={segments}"]
-    given = [*users, f"gate.confidence={confidence}"]
-    most = 7 if segments is None else 8 + segments
-    assert holm([1 / (least + 1)] + [1.0] * (most - 1))[0] <= Rules("ndcg", confidence).level < most / least
+    given = ["users.path=u.csv", "users.format=csv", f"gate.segments={segments}", f"gate.confidence={confidence}"]
+    it_takes(given, confidence, least, 8 + segments, "segments harmed")
+
+
+@pytest.mark.parametrize(("lengths", "new_items_only", "most"), [(1, True, 10), (12, True, 120), (12, False, 288)])
+def test_a_comparison_that_could_show_no_metric_changed_is_refused(
+    lengths: int, new_items_only: bool, most: int
+) -> None:
+    """All metrics at all lengths are one family of Holm's."""
+    given = [f"evaluation.k={list(range(1, lengths + 1))}", f"evaluation.new_items_only={str(new_items_only).lower()}"]
+    it_takes(given, 0.95, 20 * most - 1, most, "metrics changed")
+
+
+def it_takes(given: list[str], confidence: float, least: int, questions: int, answer: str) -> None:
+    """Check that so many replicates, and no fewer, can answer one of so many questions, and that fewer are refused."""
+    assert holm([1 / (least + 1)] + [1.0] * (questions - 1))[0] <= Rules("ndcg", confidence).level < questions / least
     path = str(CONF / "globo_news.yaml")
     assert load(path, [*given, f"gate.replicates={least}"]).gate.replicates == least
-    with pytest.raises(ConfigError, match=f"too few to find any of so many segments harmed.* it takes {least}"):
+    with pytest.raises(ConfigError, match=f"too few to find any of {questions} {answer} .* it takes {least}$"):
         load(path, [*given, f"gate.replicates={least - 1}"])
 
 
@@ -247,7 +259,8 @@ def test_overrides_replace_values_and_make_sections_that_are_not_there(shop: Pat
             "als.rank=32",
             "als.alpha0=0.5",
             "source.path=[a.csv, b.csv]",
-            "evaluation.k=[5, 10]",
+            "evaluation.k=[10, 5, 10]",
+            "tune.epochs=[8, 4, 8]",
             "source.options.sep=;",
             "source.columns={user: u, item: i}",
             "topk.hide_seen=false",
@@ -255,7 +268,8 @@ def test_overrides_replace_values_and_make_sections_that_are_not_there(shop: Pat
     )
     assert (config.als.rank, config.als.alpha0) == (32, 0.5)
     assert config.source.path == ("a.csv", "b.csv")
-    assert config.evaluation.k == (5, 10)
+    assert config.evaluation.k == (10, 5), "in the order given: the first is the gate's"
+    assert config.tune.epochs == (4, 8)
     assert config.source.options == {"sep": ";"}
     assert (config.source.columns.user, config.source.columns.item) == ("u", "i")
     assert config.topk.hide_seen is False

@@ -1,5 +1,7 @@
 """Two models on the same users: how far apart they are, how sure that is, and what could have been seen at all."""
 
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist
@@ -68,43 +70,50 @@ def effects(
 
     The metrics of all users are one family; the segments of one metric are another.
     """
-    found = [
-        _effect(sums[segment], column, name, segment, confidence, power)
+    asked = [
+        (segment, column, name)
         for segment in sorted(sums, key=lambda name: (name != ALL, name))
         for column, name in enumerate(metrics if segment == ALL else judged)
         if sums[segment].users[column] >= (1 if segment == ALL else least)
     ]
+    sizes = Counter(name for segment, _, name in asked if segment != ALL)
+    found = []
     families: dict[str | None, list[int]] = {}
-    for at, effect in enumerate(found):
-        families.setdefault(None if effect.segment == ALL else effect.metric, []).append(at)
-    for family, members in families.items():
+    for at, (segment, column, name) in enumerate(asked):
         # On segments the gate looks at adjusted p-values: of m, the first to be shown has to be below level / m.
-        own = confidence if family is None else 1 - (1 - confidence) / len(members)
-        more = detectable(1, own, power) / detectable(1, confidence, power)
+        shown_at = confidence if segment == ALL else 1 - (1 - confidence) / sizes[name]
+        found.append(_effect(sums[segment], column, name, segment, confidence, shown_at, power))
+        families.setdefault(None if segment == ALL else name, []).append(at)
+    for members in families.values():
         for at, p in zip(members, holm([found[at].p for at in members]), strict=True):
-            found[at] = replace(found[at], p_adjusted=p, detectable=more * found[at].detectable)
+            found[at] = replace(found[at], p_adjusted=p)
     return found
 
 
-def _effect(sums: Sums, column: int, metric: str, segment: str, confidence: float, power: float) -> Effect:
+def _effect(
+    sums: Sums, column: int, metric: str, segment: str, confidence: float, shown_at: float, power: float
+) -> Effect:
+    """Return an effect, p not adjusted. confidence: of the interval; shown_at: that a difference is detected with."""
     n = int(sums.users[column])
     champion, challenger = (exact.joined(int(sums.high[side, column]), int(sums.low[side, column])) for side in (0, 1))
     means = replicate_means(sums, column)
     low, high = interval(means, confidence)
     observed = int(sums.high[1, column]) - int(sums.high[0, column])
     p = sign_flip_p(sums.flipped[:, column], observed)
+    difference, error = float((challenger - champion) / n), float(np.std(means, ddof=1))
+    size = size_of_a_change(n, int(sums.moved[column]) / _UNIT / n, error**2 * n + difference**2)
     return Effect(
         metric=metric,
         segment=segment,
         users=n,
         champion=float(champion / n),
         challenger=float(challenger / n),
-        difference=float((challenger - champion) / n),
+        difference=difference,
         low=low,
         high=high,
         p=p,
         p_adjusted=p,
-        detectable=detectable(float(np.std(means, ddof=1)), confidence, power),
+        detectable=detectable(error, n, size, shown_at, power),
     )
 
 
@@ -162,13 +171,40 @@ def holm(ps: Sequence[float]) -> list[float]:
     return found
 
 
-def detectable(standard_error: float, confidence: float, power: float) -> float:
-    """Return the least true difference that a two-sided test finds with a power: (z₁₋α⁄₂ + z_power)·standard error.
+def detectable(standard_error: float, users: int, size: float, confidence: float, power: float) -> float:
+    """Return the least true mean difference that a two-sided paired test finds with a power.
 
-    Bloom, "Minimum Detectable Effects", Evaluation Review 1995.
+    With z = z₁₋α⁄₂ + z_power, that is z·standard error (Bloom, "Minimum Detectable Effects", Evaluation Review 1995),
+    if all users change alike. But a metric of lists is 0 for most, before and after, and a mean rises because some of
+    them come to differ: for it to rise by δ, a share δ / size of them has to, by `size` each, which adds size·δ to the
+    variance of a user. So δ² = z²·(standard error² + size·δ / users), of which the solution is
 
-    >>> round(detectable(1.0, 0.95, 0.8), 3)
-    2.802
+        δ = h + √(h² + (z·standard error)²),  h = z²·size / (2·users).
+
+    For sizes of 1 this is McNemar's test planned with as many more discordant pairs (Connor, "Sample Size for Testing
+    Differences in Proportions for the Paired-Sample Design", Biometrics 1987). Where many differ, h is next to nothing.
+    Where nobody does yet, δ is z²·size / users, that of 8 users on average: 4 times in 5 they are the 6 or more
+    that a sign test needs for p < 0.05.
+
+    >>> round(detectable(0.002, 1_000_000, 0.2, 0.95, 0.8) / 0.002, 3), round(400 * detectable(0, 400, 1, 0.95, 0.8), 2)
+    (2.802, 7.85)
     """
     normal = NormalDist()
-    return (normal.inv_cdf((1 + confidence) / 2) + normal.inv_cdf(power)) * standard_error
+    z = normal.inv_cdf((1 + confidence) / 2) + normal.inv_cdf(power)
+    half = z**2 * size / (2 * users)
+    return half + math.hypot(half, z * standard_error)
+
+
+def size_of_a_change(users: int, moved: float, squares: float) -> float:
+    """Return by how much a user differs who does, from the means of |difference| and difference² over users.
+
+    It is squares / moved, the mean in which the large ones count more, as they do in a variance. m = users·moved² /
+    squares users of that size would have the same means. They are counted with two more who differ by 1, all there is
+    (after Agresti and Coull, "Approximate is Better than 'Exact'", The American Statistician 1998): of the sizes that
+    there may be, one or two users say little, and none nothing.
+
+    >>> size_of_a_change(400, 0, 0), round(size_of_a_change(400, 0.1, 0.01), 3)
+    (1.0, 0.104)
+    """
+    alike = users * moved**2 / squares if squares > 0 else 0.0
+    return (users * moved + 2) / (alike + 2)

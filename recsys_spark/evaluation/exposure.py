@@ -1,74 +1,72 @@
-"""What lists make of the catalogue: how much of it they show, and how unequally."""
+"""What lists make of the catalogue: how much of it they show, how unequally, and how popular that is."""
 
 from collections.abc import Sequence
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-from numpy.typing import NDArray
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as f
 
 from recsys_spark.evaluation.metrics import checked, first_items
 from recsys_spark.schemas import ITEM_ID
 
+METRICS = ("coverage", "gini", "popularity_lift")
 
-def exposure(counts: pa.Table, n_items: int, ks: Sequence[int]) -> dict[str, dict[str, float]]:
-    """Return each model's `coverage@k` and `gini@k`.
+# Of rows as `item_counts` returns them. Integers are summed, so that the same rows give the same bytes in any order.
+QUERY = """SELECT model, k,
+       count_if(lists > 0) / count(*)                                            AS coverage,
+       sum((2 * place - items - 1) * lists) / (count(*) * nullif(sum(lists), 0)) AS gini,
+       sum(lists * users) / nullif(sum(lists), 0) / avg(users)                   AS popularity_lift
+FROM  (SELECT model, k, lists, users,
+              row_number() OVER (PARTITION BY model, k ORDER BY lists)           AS place,
+              count(*) OVER (PARTITION BY model, k)                              AS items
+       FROM   {counts}
+       LATERAL VIEW explode(shown) AS k, lists)
+GROUP BY model, k
+ORDER BY model, k"""
 
-    counts:  of `item_counts`.
-    n_items: size of the catalogue that the lists were drawn from.
 
-    - coverage@k: the share of the catalogue that stands in some list's first k: Ge, Delgado-Battenfeld and Jannach,
-      "Beyond accuracy: evaluating recommender systems by coverage and serendipity", RecSys 2010
-    - gini@k: the Gini coefficient of how often each item of the catalogue stands there, never included; 0 where all
+def exposure(counts: DataFrame) -> dict[str, dict[str, float]]:
+    """Return each model's `coverage@k`, `gini@k` and `popularity_lift@k`, of what `item_counts` returns.
+
+    With lists_i the number of lists in whose first k an item i of the n of the catalogue stands, and users_i that of
+    the users who had it:
+
+    - coverage@k: the share of the catalogue that stands in some list: Ge, Delgado-Battenfeld and Jannach, "Beyond
+      accuracy: evaluating recommender systems by coverage and serendipity", RecSys 2010
+    - gini@k = Σ (2i − n − 1)·lists_i / (n·Σ lists_i), items in the order of lists_i: the Gini coefficient, 0 where all
       are shown alike, towards 1 where one is shown to all: Fleder and Hosanagar, "Blockbuster Culture's Next Rise or
-      Fall", Management Science 2009. A model that lists nothing has none.
+      Fall", Management Science 2009
+    - popularity_lift@k = Σ lists_i·users_i / Σ lists_i, over the mean of users_i: how many times as popular as a mean
+      item what is shown is, 1 for items by chance: Jannach, Lerche, Kamehkhosh and Jugovac, "What Recommenders
+      Recommend", User Modeling and User-Adapted Interaction 2015
 
-    Raises ValueError where n_items is below 1, or ks is empty or has one below 1.
+    A model that lists nothing has no gini and no lift.
     """
-    ks = checked(ks)
-    if n_items < 1:
-        raise ValueError(f"n_items: {n_items} is not ≥ 1; coverage is a share of the catalogue")
-    names = counts.column("model")
     found: dict[str, dict[str, float]] = {}
-    for model in sorted(names.unique().to_pylist()):
-        own = counts.filter(pc.equal(names, model))
-        values: dict[str, float] = {}
-        for k in ks:
-            shown = own.column(f"shown@{k}").to_numpy()
-            values[f"coverage@{k}"] = np.count_nonzero(shown) / n_items
-            if shown.any():
-                values[f"gini@{k}"] = gini(shown, n_items)
-        found[model] = values
+    for row in counts.sparkSession.sql(QUERY, counts=counts).collect():
+        values = found.setdefault(row["model"], {})
+        values |= {f"{name}@{row['k']}": row[name] for name in METRICS if row[name] is not None}
     return found
 
 
-def item_counts(lists: DataFrame, ks: Sequence[int]) -> pa.Table:
-    """Return model, item_id and, for each of ks, `shown@k`: in how many lists an item stands among the first k.
+def item_counts(lists: DataFrame, catalogue: DataFrame, ks: Sequence[int]) -> DataFrame:
+    """Return model, item_id, users and shown map<int, bigint>: by k, in how many lists' first k an item stands.
 
-    lists: model string, items array<struct<item_id string, …>> in rank order. Only these counts come to the driver. A
-    model whose lists are all empty has one row, of no item. Raises ValueError where ks is empty or has one below 1.
+    lists: model string, items array<struct<item_id string, …>> in rank order; catalogue: item_id, users bigint, of
+    the items that lists are drawn from. Every model has a row of each of these, and of what else it lists, which
+    nobody had. Raises ValueError where ks is empty or has one below 1.
     """
     ks = checked(ks)
-    counted = (f.count_if(f.col("offset") < k).alias(f"shown@{k}") for k in ks)
-    return (
-        lists.select("model", f.posexplode_outer(first_items(max(ks))).alias("offset", ITEM_ID))
+    shown = [part for k in ks for part in (f.lit(k), f.count_if(f.col("offset") < k))]
+    none = [part for k in ks for part in (f.lit(k), f.lit(0).cast("bigint"))]
+    counted = (
+        lists.select("model", f.posexplode(first_items(max(ks))).alias("offset", ITEM_ID))
         .groupBy("model", ITEM_ID)
-        .agg(*counted)
-        .toArrow()
+        .agg(f.create_map(*shown).alias("shown"))
     )
-
-
-def gini(counts: NDArray[np.int64], n: int) -> float:
-    """Return the Gini coefficient of n counts, of which those not given are 0: Σ (2i − n − 1) c_i / (n Σ c), c sorted.
-
-    Exact in integers, so that the order of the counts does not matter.
-
-    >>> gini(np.array([1, 1, 1]), 3), gini(np.array([6]), 4)
-    (0.0, 0.75)
-    """
-    ordered = np.sort(counts[counts > 0]).astype(np.int64)
-    n = max(n, len(ordered))
-    places = np.arange(n - len(ordered) + 1, n + 1)
-    return int(((2 * places - n - 1) * ordered).sum()) / (n * int(ordered.sum()))
+    every = lists.select("model").distinct().crossJoin(catalogue.select(ITEM_ID, "users"))
+    return every.join(counted, ["model", ITEM_ID], "full").select(
+        "model",
+        ITEM_ID,
+        f.coalesce("users", f.lit(0).cast("bigint")).alias("users"),
+        f.coalesce("shown", f.create_map(*none)).alias("shown"),
+    )

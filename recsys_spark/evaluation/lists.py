@@ -33,18 +33,6 @@ class Catalogue:
     n_users: int
     categories: NDArray[np.int32] | None = None
 
-    def mean_popularity(self) -> float:
-        """Return the mean share of the users who had an item."""
-        return int(self.users.sum()) / (len(self.users) * self.n_users)
-
-    def popularity_lift(self, popularity: float) -> float:
-        """Return how many times as popular as a mean item what is listed is: popularity@k over that of the catalogue.
-
-        1 for lists of items by chance; 10 where they are had by ten times as many: Jannach, Lerche, Kamehkhosh and
-        Jugovac, "What Recommenders Recommend", User Modeling and User-Adapted Interaction 2015.
-        """
-        return popularity / self.mean_popularity()
-
 
 def per_list(lists: DataFrame, catalogue: Catalogue, ks: Sequence[int]) -> DataFrame:
     """Return what each user's list is like.

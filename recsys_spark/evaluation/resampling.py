@@ -57,13 +57,14 @@ class Sums:
     """Sums over the users of a segment who have a metric with both models, for m metrics and R replicates.
 
     users (m,); high and low (2, m): of the champion's and the challenger's values, see `exact.split`. The others are
-    of differences, challenger less champion, in multiples of 2⁻³⁰: bootstrapped (R, m) with weights whose sums are
-    weights (R, m), and flipped (R, m) of those whose sign is kept.
+    of differences, challenger less champion, in multiples of 2⁻³⁰: moved (m,) without their signs, bootstrapped (R, m)
+    with weights whose sums are weights (R, m), and flipped (R, m) of those whose sign is kept.
     """
 
     users: Longs
     high: Longs
     low: Longs
+    moved: Longs
     bootstrapped: Longs
     weights: Longs
     flipped: Longs
@@ -90,13 +91,14 @@ def partial_sums(
     """Yield, block by block, for each segment what `whole` adds up.
 
     segments: of each the rows of its users and the columns of the metrics wanted.
-    The first yield is the sums themselves, (5, m); the next are (3, BLOCK, m): bootstrapped, weights, flipped.
+    The first yield is the sums themselves, (6, m); the next are (3, BLOCK, m): bootstrapped, weights, flipped.
     Products are taken in float64, of integers whose sums stay below 2⁵³ for values below 32, and so are exact.
     """
     there = ~(np.isnan(pairs.champion) | np.isnan(pairs.challenger))
     champion, champion_low = exact.split(np.where(there, pairs.champion, 0.0))
     challenger, challenger_low = exact.split(np.where(there, pairs.challenger, 0.0))
-    points = np.stack([there.astype(np.int64), champion, challenger, champion_low, challenger_low])
+    moved = np.abs(challenger - champion)
+    points = np.stack([there.astype(np.int64), champion, challenger, champion_low, challenger_low, moved])
     yield [points[:, rows][:, :, columns].sum(axis=1) for rows, columns in segments]
     differences = (challenger - champion).astype(np.float64)
     counted = there.astype(np.float64)
@@ -112,10 +114,10 @@ def partial_sums(
 
 def whole(blocks: Sequence[Longs], resampling: Resampling) -> Sums:
     """Return the sums of a segment from its blocks, which are sums of those of `partial_sums`, in their order."""
-    users, champion, challenger, champion_low, challenger_low = blocks[0]
+    users, champion, challenger, champion_low, challenger_low, moved = blocks[0]
     replicates = np.concatenate(blocks[1:], axis=1)[:, : resampling.replicates]
     high, low = np.stack([champion, challenger]), np.stack([champion_low, challenger_low])
-    return Sums(users, high, low, *replicates)
+    return Sums(users, high, low, moved, *replicates)
 
 
 def n_blocks(resampling: Resampling) -> int:
@@ -164,7 +166,7 @@ def resampled(
     for row in rows.to_batches():
         for segment, block, sums in zip(row["segment"].to_pylist(), row["block"].to_pylist(), row["sums"], strict=True):
             n = len(metrics) if segment == ALL else len(judged)
-            shape = (5, n) if block == _POINTS else (3, BLOCK, n)
+            shape = (6, n) if block == _POINTS else (3, BLOCK, n)
             found.setdefault(segment, []).append(sums.values.to_numpy().reshape(shape))
     return {segment: whole(blocks, resampling) for segment, blocks in found.items()}
 

@@ -1,5 +1,6 @@
-"""gold.recommendations against what happened from as_of on: gold.metrics, beside popularity on the same users."""
+"""gold.recommendations against what happened from as_of on: gold.metrics and gold.exposure, beside popularity."""
 
+from collections.abc import Sequence
 from functools import reduce
 
 import numpy as np
@@ -9,8 +10,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as f
 from rich.table import Table
 
-from recsys_spark.evaluation import metrics
-from recsys_spark.evaluation.exposure import exposure, item_counts
+from recsys_spark.evaluation import exposure, metrics
 from recsys_spark.evaluation.lists import Catalogue, per_list
 from recsys_spark.runs import Option, Run
 from recsys_spark.runs import main as run_job
@@ -79,32 +79,33 @@ def evaluate(run: Run) -> None:
         ),
     )
     rows = rows.join(segments(run, past, relevant, items), "user_id", "left")
-    rows = rows.withColumn("run_id", f.lit(run.run_id)).withColumn("as_of", as_timestamp(run.as_of))
-    where = {"run_id": run.run_id}
+    of_models = reduce(DataFrame.unionByName, (ranked.withColumn("model", f.lit(of)) for of, ranked in lists.items()))
     with run.doing("measuring"):
-        commit = run.tables.write_slice("gold.metrics", rows, where)
-        written = run.tables.read_slice("gold.metrics", where, commit.version)
-        run.metrics = metrics.means(written)
-        shown = (ranked.withColumn("model", f.lit(of)) for of, ranked in lists.items())
-        counts = item_counts(reduce(DataFrame.unionByName, shown), settings.k)
-        whole = exposure(counts, len(items.item_ids), settings.k)
+        written = _write(run, "gold.metrics", rows)
+        exposed = _write(run, "gold.exposure", exposure.item_counts(of_models, catalogued(run), settings.k))
+        run.metrics, whole = metrics.means(written), exposure.exposure(exposed)
     for of, values in run.metrics.items():
-        lifts = {k: values.get(f"popularity@{k}") for k in settings.k}
-        values |= whole[of] | {
-            f"popularity_lift@{k}": items.popularity_lift(value) for k, value in lifts.items() if value is not None
-        }
-    run.outputs["gold.metrics"] = commit.version
+        values |= whole[of]
     run.counts["evaluated_users"] = n_users
-    run.console.print(comparison(run, n_users))
+    for table in tables_of_means(run, n_users):
+        run.console.print(table)
     if deciding or settings.report:
         against = contest(run, name, model["model_id"], champion, deciding)
         effects, others = compare(run, written, against)
         made = promote(run, effects, others, against) if deciding else None
         if settings.report:
-            found = Evaluated(model, against, effects, others, made, lists[name], past, relevant, items, counts)
+            found = Evaluated(model, against, effects, others, made, lists[name], past, relevant, items, exposed)
             write_report(run, found)
     for frame in (relevant, *lists.values()):
         frame.unpersist()
+
+
+def _write(run: Run, table: str, rows: DataFrame) -> DataFrame:
+    """Write the run's rows of a table, and return them as they were written."""
+    whole = rows.withColumn("run_id", f.lit(run.run_id)).withColumn("as_of", as_timestamp(run.as_of))
+    where = {"run_id": run.run_id}
+    run.outputs[table] = run.tables.write_slice(table, whole, where).version
+    return run.tables.read_slice(table, where, run.outputs[table])
 
 
 def measured(run: Run, ranked: DataFrame, relevant: DataFrame, past: DataFrame, items: Catalogue) -> DataFrame:
@@ -133,9 +134,14 @@ def _prefixed(measured: DataFrame, prefix: str) -> DataFrame:
     return measured.withColumn("metrics", f.transform_keys("metrics", lambda name, _: f.concat(f.lit(prefix), name)))
 
 
+def catalogued(run: Run) -> DataFrame:
+    """Return (item_id, users) of the items that lists are drawn from: those with an event before as_of."""
+    return run.tables.read_slice("gold.item_features", {"as_of": run.as_of}).select("item_id", "users")
+
+
 def catalogue(run: Run, past: DataFrame) -> Catalogue:
-    """Return the items that lists are drawn from: those with an event before as_of, with their categories."""
-    items = run.tables.read_slice("gold.item_features", {"as_of": run.as_of}).select("item_id", "users")
+    """Return the items that lists are drawn from, with their categories."""
+    items = catalogued(run)
     category = f.lit(None).cast("string").alias("category")
     if run.tables.exists("silver.items"):
         known = items_at(run.tables.read("silver.items"), run.as_of).select("item_id", "category")
@@ -159,30 +165,32 @@ def wanted(run: Run, past: DataFrame) -> DataFrame:
     """
     _, future = past_and_future(run)
     pairs = interactions.wanted(future, past, run.config.features, run.config.evaluation)
-    items = run.tables.read_slice("gold.item_features", {"as_of": run.as_of})
-    known = items.select("item_id", f.lit(True).alias("known"))
+    known = catalogued(run).select("item_id", f.lit(True).alias("known"))
     return pairs.join(f.broadcast(known), "item_id", "left").fillna(False, ["known"])
 
 
-def comparison(run: Run, n_users: int) -> Table:
-    """Draw the means as a table for people: a row a model, the best of each metric marked."""
+def tables_of_means(run: Run, n_users: int) -> list[Table]:
+    """Draw the means as tables for people, a row a model: of accuracy, the best of each marked; of what is shown."""
+    apart = () if run.config.evaluation.new_items_only else ("new_ndcg", "repeated_ndcg")
+    title = f"{run.config.name} as of {run.as_of or 'its holdout'}: {n_users:,} users"
+    accuracy = _table_of_means(run, title, ("ndcg", "recall", "precision", "map", "mrr", "hit_rate", *apart), True)
+    return [accuracy, _table_of_means(run, "what is shown", (*exposure.METRICS, "novelty", "diversity"), False)]
+
+
+def _table_of_means(run: Run, title: str, shown: Sequence[str], best: bool) -> Table:
+    """Draw the means of metrics, at the first length, of all models that have any; best: whether more is better."""
     k = run.config.evaluation.k[0]
-    apart = [] if run.config.evaluation.new_items_only else ["new_ndcg", "repeated_ndcg"]
-    shown = ("ndcg", "recall", "precision", "map", "mrr", "hit_rate", *apart, "coverage")
     names = [f"{name}@{k}" for name in shown if any(f"{name}@{k}" in values for values in run.metrics.values())]
-    table = Table(
-        title=f"{run.config.name} as of {run.as_of or 'its holdout'}: {n_users:,} users", title_justify="left"
-    )
+    table = Table(title=title, title_justify="left")
     table.add_column("model")
+    most = {}
     for name in names:
         table.add_column(name, justify="right")
+        most[name] = max(values[name] for values in run.metrics.values() if name in values)
     for model, values in run.metrics.items():
-        best = [values[name] == max(other[name] for other in run.metrics.values()) for name in names]
-        cells = [
-            f"[bold]{values[name]:.4f}[/]" if top else f"{values[name]:.4f}"
-            for name, top in zip(names, best, strict=True)
-        ]
-        table.add_row(model, *cells)
+        cells = [f"{values[name]:.4f}" if name in values else "" for name in names]
+        bold = [best and values.get(name) == most[name] for name in names]
+        table.add_row(model, *(f"[bold]{cell}[/]" if top else cell for cell, top in zip(cells, bold, strict=True)))
     return table
 
 

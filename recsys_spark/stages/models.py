@@ -9,7 +9,6 @@ from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as f
 from pyspark.sql.types import StructType
 
-import recsys_spark
 from recsys_spark.als.objective import Explicit, HuKorenVolinsky, Ials, Objective
 from recsys_spark.als.trainer import Settings
 from recsys_spark.config import Als, Config
@@ -19,6 +18,7 @@ from recsys_spark.runs import Run, is_run_id
 from recsys_spark.schemas import SCHEMAS
 from recsys_spark.stages.champions import champion_of
 from recsys_spark.stages.known import as_timestamp
+from recsys_spark.version import code_version
 
 INDEX = {"items": "item_index", "users": "user_index"}
 STATE = {"items": "gold.item_factors", "users": "gold.user_factors"}
@@ -90,7 +90,7 @@ def register(run: Run, kind: str, inputs: dict[str, int], note: dict[str, object
         "epochs": 0,
         "objective": [],
         "seconds": [],
-        "code_version": recsys_spark.__version__,
+        "code_version": code_version(),
         **found,
     }
     schema = StructType([column for column in SCHEMAS["gold.models"] if column.name != "as_of"])

@@ -12,15 +12,13 @@ from rich.text import Text
 
 from recsys_spark.config import Config
 from recsys_spark.errors import ConfigError, DataError
-from recsys_spark.evaluation import comparison, gate
+from recsys_spark.evaluation import comparison, exposure, gate
 from recsys_spark.evaluation.comparison import Effect
 from recsys_spark.evaluation.resampling import ALL, Resampling
 from recsys_spark.redaction import redacted_config
 from recsys_spark.runs import Run
 from recsys_spark.schemas import SCHEMAS
 from recsys_spark.stages import champions
-
-CATALOGUE_METRICS = ("coverage", "gini", "popularity_lift")
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ def compare(run: Run, metrics: DataFrame, contest: Contest) -> tuple[list[Effect
     settings = run.config.gate
     rules = rules_of(run.config)
     names = sorted(run.metrics[contest.challenger].keys() & run.metrics[contest.rival].keys())
-    per_user = [name for name in names if name.partition("@")[0] not in CATALOGUE_METRICS]
+    per_user = [name for name in names if name.partition("@")[0] not in exposure.METRICS]
     missing = sorted(set(rules.judged()) - set(per_user))
     if missing:
         raise ConfigError(f"gate: {', '.join(missing)}: not measured; diversity needs items.columns.category")

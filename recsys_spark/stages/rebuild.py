@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from pyspark.sql import Row
 
-import recsys_spark
 from recsys_spark.config import Config, utc
 from recsys_spark.errors import ConfigError, DataError, JobError
 from recsys_spark.redaction import restored_config
 from recsys_spark.runs import Run
 from recsys_spark.stages.models import FACTORS, FITTED, NEIGHBOURS, VECTORS, named_model, read_factors, read_vectors
+from recsys_spark.version import code_version
 
 
 def model_to_rebuild(run: Run, model_id: str) -> Row:
@@ -25,7 +25,7 @@ def model_to_rebuild(run: Run, model_id: str) -> Row:
     als = config.als.model_copy(update={"warm_start": model["started_from"] or "none"})
     run.config = config.model_copy(update={"als": als, "storage": run.config.storage})
     run.as_of = None if model["as_of"] is None else utc(model["as_of"])
-    if model["code_version"] != recsys_spark.__version__:
+    if model["code_version"] != code_version():
         run.say(f"warning: model {model_id} was trained by version {model['code_version']} of this program")
     return model
 

@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as f
 
-from recsys_spark.evaluation import gate
+from recsys_spark.evaluation import exposure, gate
 from recsys_spark.evaluation.comparison import Effect
 from recsys_spark.evaluation.lists import Catalogue
 from recsys_spark.evaluation.report.content import (
@@ -41,6 +40,7 @@ QUERY = """SELECT rival, segment, metric,
        avg(before)                               AS before,
        avg(after)                                AS after,
        avg(after - before)                       AS difference,
+       avg(abs(after - before))                  AS moved,
        stddev(after - before) / sqrt(count(*))   AS standard_error
 FROM  (SELECT old.model AS rival, segment, metric, old.metrics[metric] AS before, after
        FROM   delta.`{path}` new
@@ -58,8 +58,8 @@ class Evaluated:
     """What an evaluation found, and the frames it found it in.
 
     effects, others: see `promote.compare`. made: the row of gold.champion, None where no decision was asked for. lists:
-    user_id, items, source of the challenger; past: user_id, item_id, weight; relevant: user_id, item_id; counts: see
-    `exposure.item_counts`.
+    user_id, items, source of the challenger; past: user_id, item_id, weight; relevant: user_id, item_id; exposed: the
+    run's rows of gold.exposure.
     """
 
     model: Row
@@ -71,7 +71,7 @@ class Evaluated:
     past: DataFrame
     relevant: DataFrame
     items: Catalogue
-    counts: pa.Table
+    exposed: DataFrame
 
 
 def write_report(run: Run, evaluated: Evaluated) -> None:
@@ -92,6 +92,7 @@ def report(run: Run, evaluated: Evaluated) -> Report:
         run_id=run.run_id,
         challenger=contest.challenger,
     )
+    counts = f"(SELECT * FROM delta.`{run.tables.path('gold.exposure')}` WHERE run_id = '{run.run_id}')"
     versions = {f"{name}, version": str(version) for name, version in sorted(run.outputs.items())}
     return Report(
         dataset=run.config.name,
@@ -105,12 +106,14 @@ def report(run: Run, evaluated: Evaluated) -> Report:
         primary=rules.primary,
         judged=rules.judged(),
         margins=rules.guards,
+        least_gain=rules.least_gain,
         confidence=run.config.gate.confidence,
         power=run.config.gate.power,
         effects=evaluated.effects,
         means=run.metrics,
-        ks=run.config.evaluation.k,
+        ks=sorted(run.config.evaluation.k),
         query=query,
+        exposure_query=exposure.QUERY.format(counts=counts),
         verdict=None if made is None else _verdict(made, gate.decide(evaluated.effects, rules, evaluated.others)),
         objective=evaluated.model["objective"] or (),
         popularity=_popularity(evaluated, run.config.evaluation.k[0]),
@@ -205,10 +208,13 @@ def _profile(run: Run) -> Profile | None:
 
 
 def _popularity(evaluated: Evaluated, k: int) -> Shares:
-    counts, ids = evaluated.counts, evaluated.items.item_ids
+    two, ids = (evaluated.contest.challenger, evaluated.contest.rival), evaluated.items.item_ids
+    lists = f.element_at("shown", f.lit(k)).alias("lists")
+    exposed = evaluated.exposed.where(f.col("model").isin(*two)).select("model", "item_id", lists)
+    counts = exposed.where("lists > 0").toArrow()
     shown: dict[str, NDArray[np.int64]] = {}
-    for model in (evaluated.contest.challenger, evaluated.contest.rival):
+    for model in two:
         own = counts.filter(pc.equal(counts.column("model"), model))
         at = pc.index_in(ids, own.column("item_id").combine_chunks())
-        shown[model] = pc.fill_null(own.column(f"shown@{k}").take(at), 0).to_numpy().astype(np.int64)
+        shown[model] = pc.fill_null(own.column("lists").take(at), 0).to_numpy().astype(np.int64)
     return popularity_shares(evaluated.items.users, shown)

@@ -27,11 +27,9 @@ def example(promoted: bool = True) -> Report:
     effects = [_effect(rng, name, ALL, 48_211) for name in names]
     for name in ("ndcg@10", "recall@10"):
         effects += [_effect(rng, name, segment, 900 * (at + 1)) for at, segment in enumerate(SEGMENTS)]
+    of_lists = [f"{name}@{k}" for name in ("coverage", "gini", "popularity_lift") for k in KS]
     models = ("als", "champion", "popularity", "popularity_decayed")
-    means = {
-        model: {name: float(rng.uniform(0.02, 0.4)) for name in [*names, "coverage@5", "coverage@10", "coverage@20"]}
-        for model in models
-    }
+    means = {model: {name: float(rng.uniform(0.02, 0.4)) for name in [*names, *of_lists]} for model in models}
     del means["popularity"]["diversity@5"]
     items = np.sort(rng.zipf(1.6, 400).clip(max=5000))[::-1].astype(np.int64)
     listed = [
@@ -57,7 +55,7 @@ def example(promoted: bool = True) -> Report:
         challenger="night-2024-03-01", rival="night-2024-02-23", compared=("als", "champion"),
         primary="ndcg@10", judged=("ndcg@10", "recall@10"), margins={"recall@10": 0.05},
         confidence=0.95, power=0.8, effects=effects, means=means, ks=KS,
-        query="SELECT avg(x)\nFROM gold.metrics\nWHERE 1 < 2",
+        query="SELECT avg(x)\nFROM gold.metrics\nWHERE 1 < 2", exposure_query="SELECT 1",
         verdict=Verdict(promoted, "night-2024-03-01" if promoted else "night-2024-02-23", reasons),
         objective=[float(5e6 / epoch + 1e6) for epoch in range(1, 17)],
         popularity=popularity_shares(items, {"als": items // 2, "champion": items * 3, "popularity_decayed": items**2}),

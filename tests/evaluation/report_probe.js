@@ -68,6 +68,6 @@ press("by-segment", 1); seen.down = rows("by-segment", 1);
 press("by-segment", 1); seen.up = rows("by-segment", 1);
 seen.sorted = all("#by-segment thead th")[1].getAttribute("aria-sort");
 press("by-segment", 0); seen.names = rows("by-segment", 0);
-press("means", 3); seen.empty = rows("means", 3).at(-1);
+press("exposure", 3); seen.empty = rows("exposure", 3).at(-1);
 scrollTo(0, 0);
 parent.postMessage(JSON.stringify(seen), "*");

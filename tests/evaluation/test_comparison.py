@@ -1,6 +1,6 @@
 """The paired comparison of two models: known answers, its level and coverage on simulated users, and invariance."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -68,7 +68,7 @@ def test_means_and_their_difference_are_exact() -> None:
 
 def test_an_effect_that_all_users_share_has_an_interval_of_no_width() -> None:
     found = effect([0.25] * 40, [0.5] * 40, Resampling(500))
-    assert (found.difference, found.low, found.high, found.detectable) == (0.25, 0.25, 0.25, 0.0)
+    assert (found.difference, found.low, found.high) == (0.25, 0.25, 0.25)
     assert found.p == 1 / 501, "2⁻³⁹ of all sign patterns are as far from 0, and none of 500 was among them"
 
 
@@ -97,8 +97,13 @@ def test_the_interval_is_that_of_a_bootstrap_that_draws_users() -> None:
     width = drawn.confidence_interval.high - drawn.confidence_interval.low
     assert found.low == pytest.approx(drawn.confidence_interval.low, abs=0.03 * width)
     assert found.high == pytest.approx(drawn.confidence_interval.high, abs=0.03 * width)
-    error = np.std(challenger - champion, ddof=1) / np.sqrt(800)
-    assert found.detectable == pytest.approx((1.959964 + 0.841621) * error, rel=0.03)
+    differences = challenger - champion
+    moved = np.abs(differences)
+    size = (moved.sum() + 2) / (moved.sum() ** 2 / (differences**2).sum() + 2)
+    z, error = 1.959964 + 0.841621, np.std(differences, ddof=1) / np.sqrt(800)
+    half = z**2 * size / (2 * 800)
+    assert found.detectable == pytest.approx(half + np.sqrt(half**2 + (z * error) ** 2), rel=0.03)
+    assert 1 < found.detectable / (z * error) < 1.1, "where many differ, it is their spread alone that counts"
 
 
 def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
@@ -120,13 +125,58 @@ def test_p_is_uniform_where_the_models_do_not_differ() -> None:
     assert np.mean(np.array(ps) <= 0.05) < 0.05 + 3 * np.sqrt(0.05 * 0.95 / 600)
 
 
-def test_a_difference_as_large_as_is_detectable_is_found_as_often_as_the_power_says() -> None:
-    rng = np.random.default_rng(9)
-    error = np.sqrt(2 / 12 / 100)
-    gain = comparison.detectable(error, 0.95, 0.8)
-    settings = Resampling(999)
-    found = [effect(rng.random(100), rng.random(100) + gain, settings, seed=trial).p <= 0.05 for trial in range(300)]
-    assert abs(np.mean(found) - 0.8) < 3 * np.sqrt(0.8 * 0.2 / 300)
+def hits(rng: np.random.Generator, n: int) -> Doubles:
+    """By how much users differ of whom one finds what she wanted: by all there is."""
+    return np.ones(n)
+
+
+def places(rng: np.random.Generator, n: int) -> Doubles:
+    """By how much users differ of whom one finds what she wanted at some place of ten."""
+    return 1 / np.log2(1 + rng.integers(1, 11, n))
+
+
+@pytest.mark.parametrize(
+    ("users", "differ", "sizes"),
+    [(400, 0.0, hits), (400, 1 / 400, hits), (400, 0.05, hits), (400, 0.05, places), (1000, 0.2, places)],
+)
+def test_a_difference_as_large_as_is_detectable_is_found_as_often_as_the_power_says(
+    users: int, differ: float, sizes: Callable[[np.random.Generator, int], Doubles]
+) -> None:
+    """Some users differ by chance, to either side; what is detectable on them is then planted as gains of others.
+
+    From their spread alone it would be found in none, a few, or half of all draws.
+    """
+    rng, settings, trials = np.random.default_rng(9), Resampling(399), 200
+
+    def by_chance() -> Doubles:
+        return np.where(rng.random(users) < differ, rng.choice([-1.0, 1.0], users) * sizes(rng, users), 0.0)
+
+    nothing = np.zeros(users)
+    gain = np.mean([effect(nothing, by_chance(), settings, seed=trial).detectable for trial in range(trials)])
+    gainers = gain / sizes(rng, 100_000).mean()
+    found = [
+        effect(nothing, by_chance() + (rng.random(users) < gainers) * sizes(rng, users), settings, seed=trial).p <= 0.05
+        for trial in range(trials)
+    ]
+    assert np.mean(found) >= 0.8 - 3 * np.sqrt(0.8 * 0.2 / trials)
+
+
+def test_what_is_detectable_is_not_more_than_it_takes() -> None:
+    """Where all users differ, a third of it is found as seldom as of a mean whose spread is known."""
+    rng, users, settings, trials = np.random.default_rng(10), 400, Resampling(399), 200
+    spread = [rng.normal(0, 0.2, users) for _ in range(trials)]
+    gain = np.mean([effect(np.zeros(users), each, settings).detectable for each in spread]) / 3
+    found = [effect(np.zeros(users), each + gain, settings, seed=at).p <= 0.05 for at, each in enumerate(spread)]
+    expected = stats.norm.sf(1.959964 - 2.801585 / 3)
+    assert np.mean(found) == pytest.approx(expected, abs=0.04 + 3 * np.sqrt(expected * (1 - expected) / trials))
+
+
+def test_one_user_of_four_hundred_who_differs_does_not_make_a_small_difference_detectable() -> None:
+    """Six such gainers are significant, 2/2⁶ ≤ 0.05, and of eight on average six or more are there 4 times in 5."""
+    none, one = np.zeros(400), np.eye(1, 400)[0]
+    assert effect(none, none, Resampling(999)).detectable == pytest.approx(2.801585**2 / 400)
+    assert 0.0196 < effect(none, one, Resampling(999)).detectable < 0.025
+    assert stats.binom.sf(5, 400, 2.801585**2 / 400) == pytest.approx(0.8, abs=0.01)
 
 
 def test_weights_are_poisson_and_signs_even_and_neither_depends_on_other_users_or_replicates() -> None:
@@ -189,8 +239,13 @@ def test_a_segment_is_compared_as_if_its_users_were_all_and_who_lacks_a_metric_d
     ignored = {"segment": ALL, "p_adjusted": 0, "detectable": 0}
     assert vars(segment) | ignored == vars(alone[0]) | ignored
     n_segments = len(whole) - 1
-    for_all = comparison.detectable(1, 0.95, 0.8), comparison.detectable(1, 1 - 0.05 / n_segments, 0.8)
-    assert n_segments > 1 and segment.detectable == pytest.approx(alone[0].detectable * for_all[1] / for_all[0])
+    (by_level,) = comparison.effects(
+        resampling.resampled(frame(spark, mine), ["novelty@10"], [], settings),
+        ["novelty@10"],
+        [],
+        1 - 0.05 / n_segments,
+    )
+    assert n_segments > 1 and segment.detectable == by_level.detectable > alone[0].detectable
     both = [(row[1]["novelty@10"], row[2]["novelty@10"]) for row in mine if "novelty@10" in row[1]]
     assert segment.users == len(both) < len(mine)
     assert segment.difference == pytest.approx(np.mean([theirs - ours for ours, theirs in both]), abs=1e-12)

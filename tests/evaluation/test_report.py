@@ -90,6 +90,15 @@ def test_a_reason_is_marked_as_passed_or_failed_where_that_is_known() -> None:
     assert marks.findall(page(example(promoted=False))) == ["failed", "passed", "unknown"]
 
 
+def test_what_lists_are_like_has_a_table_of_its_own_and_no_winner() -> None:
+    text = page(example())
+    means, exposure = (text.partition(f'id="{name}"')[2].partition("</table>")[0] for name in ("means", "exposure"))
+    for name in ("coverage", "gini", "popularity_lift", "popularity", "novelty", "diversity"):
+        assert f">{name}@10 <small>" in exposure and f"{name}@10" not in means
+    assert ">ndcg@10 <small>" in means and "ndcg@10" not in exposure
+    assert "<b>" in means and "<b>" not in exposure
+
+
 def test_names_of_items_are_text_and_never_markup() -> None:
     text = page(example())
     assert HOSTILE not in text and "<script>alert" not in text
@@ -148,13 +157,54 @@ def test_the_edge_of_the_intervals_fits_the_widest_but_not_an_outlier() -> None:
 def test_the_decision_shows_the_loss_that_a_guard_allows_on_the_side_where_it_is_a_loss() -> None:
     def guard_at(metric: str) -> float:
         judged = [effect(), replace(effect(low=-0.15), metric=metric)]
-        picture = intervals.decision(judged, {metric: 0.25}, 0.95)
+        picture = intervals.decision(judged, {metric: 0.25}, 0.95, {})
         assert picture is not None and "at most 25.0% may be lost" in picture.says
         (zero,) = re.findall(r'<line transform="translate\(([\d.]+),0\)"[^>]*stroke="var\(--quiet\)"/>', picture.wide)
         (margin,) = re.findall(r'<path d="M([\d.]+),[\d.]+h2v18h-2Z" fill="var\(--bad\)"', picture.wide)
         return float(margin) - float(zero)
 
     assert guard_at("recall@10") < 0 < guard_at("popularity@10")
+
+
+def test_the_decision_shows_the_gain_that_is_asked_for() -> None:
+    """Of 0.5, +20 % [+10 %, +30 %]: a gate that asks for 25 % has its mark between the middle and the end."""
+    report = replace(example(), effects=[effect(), replace(effect(), metric="recall@10")], least_gain=0.25)
+    picture = intervals.decision(report.effects[:1], {}, 0.95, {"ndcg@10": 0.25})
+    assert picture is not None and "more than 25.0% must be gained" in picture.says
+    ((middle, _),) = marks(picture.wide, "var(--good)")
+    (asked,) = re.findall(r'<path d="M([\d.]+),[\d.]+h2v18h-2Z" fill="var\(--good\)"', picture.wide)
+    (rule,) = re.findall(
+        r'<line transform="translate\(([\d.]+),[\d.]+\)" x2="([\d.-]+)" y2="0" stroke="var\(--good', picture.wide
+    )
+    ends = sorted([float(rule[0]), float(rule[0]) + float(rule[1])])
+    assert (float(asked) + 1 - ends[0]) / (ends[1] - ends[0]) == pytest.approx((0.25 - 0.1) / 0.2, abs=0.01)
+    assert middle < float(asked) < ends[1]
+    words = "must lie right of the green mark, the gain that is asked for"
+    assert words in page(report) and words not in page(example())
+
+
+def test_of_many_segments_those_that_changed_and_the_largest_are_shown_and_the_others_counted() -> None:
+    """Two hundred segments of 100 and more users, of whom the smallest lost: as many as a page holds, and that one."""
+    open_to_doubt = {"low": -0.1, "p_adjusted": 1.0}
+    segments = [
+        replace(effect(users=100 + at, **open_to_doubt), metric=metric, segment=f"segment {at:03}")
+        for metric in ("ndcg@10", "recall@10")
+        for at in range(1, 200)
+    ]
+    lost = [
+        replace(effect(users=100, difference=-0.2, low=-0.3, high=-0.1), metric=metric, segment="segment 000")
+        for metric in ("ndcg@10", "recall@10")
+    ]
+    whole = [each for each in example().effects if each.segment == ALL]
+    text = page(replace(example(), effects=[*whole, *lost, *segments]))
+    assert len(text.encode()) < 1_000_000
+    for table in ("by-segment", "by-segment-2"):
+        rows = re.findall(
+            r'<th scope="row">(segment \d+)</th>', text.partition(f'id="{table}"')[2].partition("</table>")[0]
+        )
+        assert rows == ["segment 000", *(f"segment {at:03}" for at in range(171, 200))]
+    assert text.count("and 170 more segments, which") == 2
+    assert "more segments" not in page(example())
 
 
 def test_lines_have_their_points_where_the_numbers_are_and_say_them() -> None:

@@ -81,8 +81,8 @@ def test_no_list_holds_a_seen_item_and_every_list_is_full_and_in_order(spark, sh
 @pytest.mark.slow
 def test_the_run_id_given_twice_ends_in_the_same_state(spark, shop, job) -> None:
     second = job(shop.config, "--run-id", "a", "--as-of", AS_OF.isoformat())
-    first = {**shop.summary["outputs"], "gold.metrics": second["outputs"]["gold.metrics"]}
-    assert second["outputs"] == first
+    measured = {name: second["outputs"][name] for name in ("gold.metrics", "gold.exposure")}
+    assert second["outputs"] == {**shop.summary["outputs"], **measured}
     assert second["metrics"] == shop.summary["metrics"]
     assert tables(spark, shop.config).read("bronze.events").count() == len(purchases())
     assert tables(spark, shop.config).read("gold.metrics").count() == 4 * N

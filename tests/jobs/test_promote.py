@@ -13,6 +13,8 @@ from pyspark.sql import functions as f
 from pyspark.sql.types import StructType
 
 from recsys_spark.config import OWN_SEGMENTS
+from recsys_spark.evaluation import exposure
+from recsys_spark.evaluation.comparison import detectable, size_of_a_change
 from recsys_spark.evaluation.lists import Catalogue
 from recsys_spark.evaluation.resampling import ALL
 from recsys_spark.schemas import SCHEMAS
@@ -99,6 +101,8 @@ def test_models_come_and_go_by_the_gate(spark: SparkSession, shop: Path, job: Jo
     text = Path(second["counts"]["report"]).read_text(encoding="utf-8")
     assert "clear is the champion" in text and "segment north" in text and text.count("✓ marks") == 1
     the_query_of_the_page_gives_every_row(spark, shop, text)
+    another_gives_what_is_shown(spark, second["metrics"], text)
+    assert "what is shown" in job.stderr and "popularity_lift@3" in job.stderr
     assert text.count('<article class="card">') == 12 and text.count('aria-label="then bought"') == 12
 
     for more in ((), ("--promote",)):  # what the decision rests on stays what it was
@@ -129,15 +133,27 @@ def test_models_come_and_go_by_the_gate(spark: SparkSession, shop: Path, job: Jo
     means_are_those_of_gold_metrics(spark, shop)
 
 
-def test_a_model_that_serves_one_segment_worse_is_refused_and_the_segment_is_named(shop: Path, job: Job) -> None:
+def test_a_model_that_serves_one_segment_worse_is_refused_and_the_segment_is_named(
+    spark: SparkSession, shop: Path, job: Job
+) -> None:
     job(shop, "--run-id", "half", *WHEN, stages=("score_topk",))
     assert (
         decided(job, shop, "clear-2", *WHEN, "--promote", "--model", "clear")["counts"]["gate"]["champion"] == "clear"
     )
-    refused = decided(job, shop, "half-2", *WHEN, "--promote", "--model", "half")["counts"]["gate"]
+    summary = decided(job, shop, "half-2", *WHEN, "--promote", "--model", "half")
+    refused = summary["counts"]["gate"]
     assert not refused["promoted"] and refused["champion"] == "clear"
     assert any("ndcg@3 is worse on segment north, and lost more than" in reason for reason in refused["reasons"])
     assert not any("south" in reason for reason in refused["reasons"])
+    assert "stays a challenger" in Path(summary["counts"]["report"]).read_text(encoding="utf-8")
+    no = champions(spark, shop)[-1]
+    names = ("run_id", "action", "promoted", "challenger", "champion_before", "champion", "comparison_id")
+    assert tuple(no[name] for name in names) == ("half-2", "promote", False, "half", "clear", "clear", "half-2")
+    assert no["reasons"] == refused["reasons"] and "ndcg@3 is not shown to be better" in no["reasons"][0]
+    rests_on = tables_of(spark, shop).read("gold.comparisons").where(f.col("comparison_id") == no["comparison_id"])
+    assert {(row["challenger"], row["champion"]) for row in rests_on.collect()} == {("half", "clear")}
+    served = job(shop, "--run-id", "night-2", *WHEN, "--model", "champion", stages=("score_topk",))
+    assert served["exit_code"] == 0 and "the lists of model clear" in job.stderr
 
 
 def means_are_those_of_gold_metrics(spark: SparkSession, shop: Path) -> None:
@@ -170,9 +186,24 @@ def means_are_those_of_gold_metrics(spark: SparkSession, shop: Path) -> None:
         assert row["low"] <= row["difference"] <= row["high"]
 
 
+def query_of(text: str, name: str) -> str:
+    return html.unescape(text.partition(f'<pre tabindex="0" id="{name}"><code>')[2].partition("</code>")[0])
+
+
+def another_gives_what_is_shown(spark: SparkSession, means: dict[str, dict[str, float]], text: str) -> None:
+    """The page's query, run as it stands there, against the run's means and, for lift, those of single users."""
+    every = spark.sql(query_of(text, "exposure-query")).collect()
+    assert {row["model"] for row in every} == set(means) and {row["k"] for row in every} == {3}
+    for row in every:
+        own = means[row["model"]]
+        assert [own[f"{name}@3"] for name in exposure.METRICS] == [row[name] for name in exposure.METRICS]
+    lifts = {model: values["popularity_lift@3"] / values["popularity@3"] for model, values in means.items()}
+    assert list(lifts.values()) == pytest.approx([lifts["als"]] * len(lifts)), "all lists are full"
+
+
 def the_query_of_the_page_gives_every_row(spark: SparkSession, shop: Path, text: str) -> None:
     """The page's query, run as it stands there, against the comparison, and the docs' against the page's."""
-    query = html.unescape(text.partition('<pre tabindex="0" id="query"><code>')[2].partition("</code>")[0])
+    query = query_of(text, "query")
     rows = tables_of(spark, shop).read("gold.comparisons").where("comparison_id = 'clear'").collect()
     every = spark.sql(query).collect()
     found = {(row["segment"], row["metric"]): row for row in every if row["rival"] == "champion"}
@@ -189,14 +220,17 @@ def the_query_of_the_page_gives_every_row(spark: SparkSession, shop: Path, text:
         )
         half = (row["high"] - row["low"]) / 2
         assert 1.96 * again["standard_error"] == pytest.approx(half, rel=0.3, abs=1e-9), (row["segment"], row["metric"])
-        alone = 2.80 * again["standard_error"]
-        most = 1.3 if row["segment"] == ALL else 1.8  # on a segment, beside how many questions
-        assert 0.7 * alone - 1e-9 <= row["detectable"] <= most * alone + 1e-9, (row["segment"], row["metric"])
-    written = (DOCS / "evaluation.md").read_text(encoding="utf-8").partition("```sql\n")[2].partition("\n```")[0]
-    for there, meant in (("data/completejourney/gold/metrics", query.split("`")[1]), ("night", "clear")):
-        assert there in written
-        written = written.replace(there, meant)
-    assert written == query
+        level = 0.05 if row["segment"] == ALL else 0.05 / (len(segments) - 1)
+        n, error = again["users"], again["standard_error"]
+        size = size_of_a_change(n, again["moved"], n * error**2 + again["difference"] ** 2)
+        like_it = detectable(error, n, size, 1 - level, 0.8)
+        assert row["detectable"] == pytest.approx(like_it, rel=0.3, abs=1e-9), (row["segment"], row["metric"])
+    root = query.split("`")[1].removesuffix("/gold/metrics")
+    written = (DOCS / "evaluation.md").read_text(encoding="utf-8").split("```sql\n")[1:]
+    for block, name in zip(written, ("query", "exposure-query"), strict=True):
+        assert "data/completejourney" in block and "'night'" in block
+        own = block.partition("\n```")[0].replace("data/completejourney", root).replace("'night'", "'clear'")
+        assert own == query_of(text, name)
 
 
 def test_the_configuration_counts_the_segments_that_there_may_be_of_any_log(spark: SparkSession) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from recsys_spark.blocks import store
 from recsys_spark.tables import Tables
+from recsys_spark.version import code_version
 from tests.jobs.shop import AS_OF, Job, configuration, purchases, write_csv
 
 pytestmark = [pytest.mark.usefixtures("spark"), pytest.mark.slow]
@@ -44,11 +45,13 @@ def test_a_model_is_rebuilt_after_its_inputs_have_changed(spark, shop) -> None:
     rebuilt = job(shop, "--run-id", "again", *more, "--rebuild", "a", stages=("train_als",))
     assert rebuilt["exit_code"] == 0, rebuilt
     assert "model again is model a to the byte" in job.stderr
+    assert "was trained by version" not in job.stderr, "it was by this one"
     near = job(shop, "--run-id", "near-again", *more, "--rebuild", "near", stages=("train_als",))
     assert near["exit_code"] == 0 and "model near-again is model near to the byte" in job.stderr
     now = job(shop, "--run-id", "near-now", *WHEN, *more, *knn, stages=("train_als",))
     assert now["exit_code"] == 0 and neighbours(spark, shop, "near-now") != neighbours(spark, shop, "near")
     models = {row["model_id"]: row for row in tables(spark, shop).read("gold.models").collect()}
+    assert {model["code_version"] for model in models.values()} == {code_version()}
     assert models["again"]["inputs"] == models["a"]["inputs"] != models["b"]["inputs"]
     assert models["again"]["objective"] == models["a"]["objective"] != models["b"]["objective"]
 
@@ -66,11 +69,16 @@ def test_a_model_that_started_from_another_is_rebuilt_when_that_one_is_gone(spar
     assert {"gold.models", "gold.item_factors"} < set(inputs["child"]) and inputs["child-again"] == inputs["child"]
 
 
-def test_a_rebuild_that_would_differ_is_an_error(spark, shop) -> None:
+def test_a_rebuild_that_would_differ_is_an_error_and_one_by_another_program_is_told(spark, shop) -> None:
     path = tables(spark, shop).path("gold.item_factors")
     spark.sql(f"UPDATE delta.`{path}` SET factors = transform(factors, x -> 2 * x) WHERE model_id = 'a'")
-    rebuilt = Job()(shop, "--run-id", "third", "--rebuild", "a", stages=("train_als",))
+    spark.sql(
+        f"UPDATE delta.`{tables(spark, shop).path('gold.models')}` SET code_version = '0.1.0' WHERE model_id = 'a'"
+    )
+    job = Job()
+    rebuilt = job(shop, "--run-id", "third", "--rebuild", "a", stages=("train_als",))
     assert rebuilt["exit_code"] == 70 and "differs from it" in rebuilt["error"]
+    assert "warning: model a was trained by version 0.1.0 of this program" in job.stderr
     path = tables(spark, shop).path("gold.item_neighbours")
     spark.sql(f"UPDATE delta.`{path}` SET items = slice(items, 2, 2) WHERE model_id = 'near'")
     rebuilt = Job()(shop, "--run-id", "near-third", "--rebuild", "near", stages=("train_als",))

@@ -248,7 +248,6 @@ def test_no_list_holds_more_of_a_category_than_it_may_and_lists_are_filled_up_wi
     assert [int(item[5:]) for item in listed(rows, free, k)[0]] == capped(known + rest, categories, most, k)
 
 
-@settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), most=st.integers(0, 2), k=st.integers(1, N + 1))
 def test_empty_places_are_filled_as_by_going_through_each_users_list(seed: int, most: int, k: int) -> None:
     rng = np.random.default_rng(seed)

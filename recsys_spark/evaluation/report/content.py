@@ -90,8 +90,9 @@ class Report:
     """All that the page shows.
 
     rival: whom the challenger is compared with; compared: the names of the two in means, and in gold.metrics. verdict:
-    None where no decision was asked for. margins: by guard, the share of the rival's mean that may be lost. means: by
-    model and metric. objective: by epoch.
+    None where no decision was asked for. margins: by guard, the share of the rival's mean that may be lost; least_gain:
+    that of the primary metric which must be gained. means: by model and metric. query, exposure_query: of the
+    comparison, and of the means of all lists together. objective: by epoch.
     """
 
     dataset: str
@@ -111,6 +112,7 @@ class Report:
     means: Mapping[str, Mapping[str, float]]
     ks: Sequence[int]
     query: str
+    exposure_query: str
     verdict: Verdict | None = None
     objective: Sequence[float] = ()
     popularity: Shares | None = None
@@ -118,6 +120,7 @@ class Report:
     moments: Sequence[Moment] = ()
     customers: Sequence[Customer] = ()
     made: Mapping[str, str] = field(default_factory=dict)
+    least_gain: float = 0.0
 
 
 def popularity_shares(users: NDArray[np.int64], shown: Mapping[str, NDArray[np.int64]]) -> Shares:

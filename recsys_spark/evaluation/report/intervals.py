@@ -126,10 +126,13 @@ def _point(at: float, shape: str, colour: str) -> Spec:
     return {"data": {"values": [{"x": at}]}, "mark": mark}
 
 
-def decision(effects: Sequence[Effect], margins: Mapping[str, float], confidence: float) -> Picture | None:
-    """Return the intervals that the gate looks at, with the loss that each guard allows.
+def decision(
+    effects: Sequence[Effect], margins: Mapping[str, float], confidence: float, gains: Mapping[str, float]
+) -> Picture | None:
+    """Return the intervals that the gate looks at, with the loss that each guard allows and the gain that is asked for.
 
-    effects: of the judged metrics on all users; margins: by guard, the share of the mean before that may be lost.
+    effects: of the judged metrics on all users; margins, gains: by metric, the share of the mean before that may be
+    lost, and that must be gained.
     """
     level = level_of(confidence)
     there = [(effect, own) for effect in effects if (own := relative(effect, level, alone=True)) is not None]
@@ -140,8 +143,12 @@ def decision(effects: Sequence[Effect], margins: Mapping[str, float], confidence
          "shape": _SHAPES[own.kind], "says": f"{percent(own.middle)}"}
         for effect, own in there
     ]  # fmt: skip
-    allowed = [{"metric": effect.metric, "low": -_sign(effect.metric) * margins[effect.metric]}
-               for effect, _ in there if effect.metric in margins]  # fmt: skip
+    asked = [
+        {"metric": effect.metric, "low": _sign(effect.metric) * change, "colour": _COLOURS[kind]}
+        for effect, _ in there
+        for kind, change in (("worse", -margins.get(effect.metric, 0.0)), ("better", gains.get(effect.metric, 0.0)))
+        if change
+    ]
     x: Spec = {"field": "low", "type": "quantitative", "title": "change, in % of the mean before",
                "axis": _change(max(map(_reach, effects))) | {"grid": True, "tickCount": 5},
                "scale": {"padding": 16}}  # fmt: skip
@@ -153,8 +160,8 @@ def decision(effects: Sequence[Effect], margins: Mapping[str, float], confidence
     said = {"x": middle, "text": {"field": "says"}, **coloured}
     layers: list[Spec] = [
         _zero("x"),
-        {"data": {"values": allowed}, "encoding": {"x": x, "y": y},
-         "mark": {"type": "tick", "color": "var(--bad)", "thickness": 2, "size": 18, "opacity": 1}},
+        {"data": {"values": asked}, "encoding": {"x": x, **coloured},
+         "mark": {"type": "tick", "thickness": 2, "size": 18, "opacity": 1}},
         {"mark": {"type": "rule", "strokeWidth": 3}, "encoding": {"x": x, "x2": {"field": "high"}, **coloured}},
         {"mark": {"type": "point", "filled": True, "opacity": 1, "size": 90},
          "encoding": {"x": middle, "shape": ALIKE | {"field": "shape"}, **coloured}},
@@ -164,6 +171,7 @@ def decision(effects: Sequence[Effect], margins: Mapping[str, float], confidence
     says = "; ".join(
         f"{effect.metric} {percent(one.middle)} of the mean before, from {percent(one.low)} to {percent(one.high)}"
         + (f", at most {margins[effect.metric]:.1%} may be lost" if effect.metric in margins else "")
+        + (f", more than {gains[effect.metric]:.1%} must be gained" if gains.get(effect.metric) else "")
         for effect, one in there
     )
     return picture(

@@ -65,7 +65,7 @@ _WORDS = {
     "hit_rate": "share of users with any wanted item among the first {k}",
     "auc": "share of pairs in the right order; the rest behind {k} at random",
     "popularity": "share of users who had the average listed item",
-    "popularity_lift": "the same over the catalogue's",
+    "popularity_lift": "how many times as popular as a mean item of the catalogue",
     "novelty": "surprise of the listed items, in bits",
     "diversity": "share of a list's pairs that differ in category",
     "coverage": "share of the catalogue that is shown to anyone",

@@ -15,17 +15,28 @@ from recsys_spark.evaluation.report.drawing import Picture
 from recsys_spark.evaluation.resampling import ALL
 
 _FOLDER = files("recsys_spark.evaluation.report").joinpath("page")
+_SEGMENTS = 30  # of each metric; each of their rows is 2 kB
 _TEMPLATES = ("report.html.j2", "parts.html.j2")
-_DOWN = ("popularity", "popularity_lift", "gini")  # less is better, or no better: no winner is marked
-_ORDER = ("ndcg", "recall", "precision", "map", "mrr", "hit_rate", "auc")
+_SHOWN = ("coverage", "gini", "popularity_lift", "popularity", "novelty", "diversity")  # of lists, whatever was wanted
+_ORDER = ("ndcg", "recall", "precision", "map", "mrr", "hit_rate", "auc", *_SHOWN)
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Effects with their intervals drawn, and the axis of these."""
+    """Effects with their intervals drawn, the axis of these, and how many more effects there are."""
 
     effects: Sequence[tuple[Effect, Picture | None]]
     axis: Markup
+    left_out: int
+
+
+@dataclass(frozen=True)
+class Means:
+    """A metric, the mean of each model, and which of them is best, if more is better."""
+
+    metric: str
+    values: Sequence[float | None]
+    best: int | None
 
 
 def page(report: Report) -> str:
@@ -49,6 +60,7 @@ def page(report: Report) -> str:
         metric: [effect for effect in report.effects if effect.segment != ALL and effect.metric == metric]
         for metric in report.judged
     }
+    drawn = {metric: _most_telling(effects, report.confidence) for metric, effects in by_segment.items()}
     models = charts.looks(list(report.means), *report.compared)
     judged = [effect for name in report.judged for effect in whole if effect.metric == name]
     return environment.get_template("report.html.j2").render(
@@ -57,13 +69,16 @@ def page(report: Report) -> str:
         script=Markup(_text("script.js")),
         first=first,
         relative=intervals.relative(first, level_of(report.confidence), alone=True) if first else None,
-        decision=intervals.decision(judged, report.margins, report.confidence),
+        decision=intervals.decision(judged, report.margins, report.confidence, {report.primary: report.least_gain}),
         whole=_rows(whole, first, report.confidence),
         segments={
-            metric: _rows(effects, first, report.confidence) for metric, effects in by_segment.items() if effects
+            metric: _rows(effects, first, report.confidence, len(by_segment[metric]) - len(effects))
+            for metric, effects in drawn.items()
+            if effects
         },
-        by_segment=intervals.by_segment(by_segment[report.primary]),
-        means=_means(report),
+        by_segment=intervals.by_segment(drawn[report.primary]),
+        means=_means(report, of_lists=False),
+        shown=_means(report, of_lists=True),
         k=report.primary.partition("@")[2],
         models=charts.key(models),
         two=charts.key(
@@ -81,10 +96,25 @@ def _text(name: str) -> str:
     return _FOLDER.joinpath(name).read_text(encoding="utf-8")
 
 
-def _rows(effects: Sequence[Effect], first: Effect | None, confidence: float) -> Rows:
+def _most_telling(effects: Sequence[Effect], confidence: float) -> list[Effect]:
+    """Return the effects on segments that the page has room for, in their order.
+
+    Shown losses come first, then shown gains, then the largest segments.
+    """
+    ranks = {"worse": 0, "better": 1, "open": 2}
+
+    def rank(effect: Effect) -> tuple[int, int]:
+        own = intervals.relative(effect, level_of(confidence))
+        return (ranks[own.kind] if own else ranks["open"], -effect.users)
+
+    chosen = {effect.segment for effect in sorted(effects, key=rank)[:_SEGMENTS]}
+    return [effect for effect in effects if effect.segment in chosen]
+
+
+def _rows(effects: Sequence[Effect], first: Effect | None, confidence: float, left_out: int = 0) -> Rows:
     edge, level = intervals.extent(effects, first), level_of(confidence)
     drawn = [(effect, intervals.interval(effect, edge, level)) for effect in effects]
-    return Rows(drawn, intervals.interval_axis(edge))
+    return Rows(drawn, intervals.interval_axis(edge), left_out)
 
 
 def _moments(report: Report) -> list[Picture]:
@@ -98,15 +128,14 @@ def _place(metric: str) -> tuple[int, str, int]:
     return (_ORDER.index(name) if name in _ORDER else len(_ORDER), name, int(k or 0))
 
 
-def _means(report: Report) -> list[tuple[str, list[float | None], int | None]]:
-    """Return of each metric its name, each model's mean, and which of them is best, if more is better."""
-    names = sorted({name for values in report.means.values() for name in values}, key=_place)
+def _means(report: Report, of_lists: bool) -> list[Means]:
+    """Return the means of metrics of accuracy, or of what lists are like, of which more is no better."""
     rows = []
-    for name in names:
-        values = [each.get(name) for each in report.means.values()]
-        there = [value for value in values if value is not None]
-        best = None if name.partition("@")[0] in _DOWN or len(there) < 2 else values.index(max(there))
-        rows.append((name, values, best))
+    for name in sorted({name for values in report.means.values() for name in values}, key=_place):
+        if (name.partition("@")[0] in _SHOWN) == of_lists:
+            values = [each.get(name) for each in report.means.values()]
+            there = [value for value in values if value is not None]
+            rows.append(Means(name, values, None if of_lists or len(there) < 2 else values.index(max(there))))
     return rows
 
 
