@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from deploy.archive import archive
 from deploy.standalone.cluster import SPARK_HOME, end, free_ports
-from tests.cluster.submit import PROJECT, digest, packaged
+from tests.cluster.submit import PROJECT, digest
 from tests.jobs.shop import AS_OF, configuration, purchases, write_csv
 
 pytestmark = pytest.mark.cluster
@@ -113,8 +114,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("project")
     for part in ("conf", "jobs", "deploy/yarn"):
         shutil.copytree(PROJECT / part, made / part, ignore=shutil.ignore_patterns("__pycache__"))
-    (made / "dist").mkdir()
-    packaged(made / "dist/recsys_spark.zip")
+    archive(made / "dist/recsys_spark.zip")
     return made
 
 
