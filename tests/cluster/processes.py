@@ -26,6 +26,11 @@ def running() -> Iterator[Process]:
             yield Process(int(status.parent.name), int(parent), command)
 
 
+def at_work(pid: int) -> bool:
+    """Whether a process has not ended; of one that has, and that nobody asked for, only the number is there."""
+    return any(process.pid == pid and process.command for process in running())
+
+
 def children(parent: int, words: str) -> list[int]:
     """Return the children of a process that have words in their command lines."""
     return [process.pid for process in running() if process.parent == parent and words in process.command]
