@@ -28,7 +28,16 @@ OWN = re.compile(
     r"(?:python (?:jobs/|deploy/|-m benchmarks)|make |spark-submit |docker run |"
     r"(?:/opt/recsys-spark/)?deploy/\w+/\w+\.sh )"
 )
-OTHERS = {"source", "head", "kubectl", "docker", "databricks", "spark-submit", "spark-class"}  # not this project's
+OTHERS = {
+    "source",
+    "export",
+    "head",
+    "kubectl",
+    "docker",
+    "databricks",
+    "spark-submit",
+    "spark-class",
+}  # not this project's
 TARGETS = set(re.findall(r"^([a-z-]+):", (PROJECT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
 
 # What stands for a reader's own: files and numbers.
