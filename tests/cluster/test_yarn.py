@@ -142,7 +142,7 @@ def test_the_pipeline_runs_on_yarn_to_the_bytes_of_plain_python(home: Path, yarn
     job = [sys.executable, str(PROJECT / "jobs/pipeline.py"), "--config", str(config), "--run-id", "a"]
     here = subprocess.run(
         [*job, "--as-of", AS_OF.isoformat()], env={**os.environ, "PYTHONPATH": str(PROJECT)}, cwd=plain,
-        capture_output=True, text=True, check=False,
+        capture_output=True, text=True, check=False, timeout=400,
     )  # fmt: skip
     assert here.returncode == 0, here.stderr[-3000:]
     done = run(home, there, yarn)
