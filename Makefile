@@ -58,21 +58,8 @@ format: $(INSTALLED)  ## Let ruff format and mend what it can
 	@.venv/bin/ruff format .
 	@.venv/bin/ruff check --fix .
 
-# The package's sources alone, in a fixed order and with a fixed time: the same sources give the same bytes.
-define ZIP
-from pathlib import Path
-from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
-with ZipFile("dist/recsys_spark.zip", "w") as archive:
-    kept = {".py", ".j2", ".css", ".js"}
-    for file in sorted(file for file in Path("recsys_spark").rglob("*") if file.suffix in kept):
-        archive.writestr(ZipInfo(file.as_posix()), file.read_bytes(), ZIP_DEFLATED)
-endef
-export ZIP
-
 zip: $(INSTALLED)  ## dist/recsys_spark.zip, the package for spark-submit --py-files
-	@mkdir -p dist
-	@$(PYTHON_BIN) -c "$$ZIP"
-	@echo dist/recsys_spark.zip
+	@$(PYTHON_BIN) deploy/archive.py dist/recsys_spark.zip
 
 $(BENCH): $(INSTALLED)
 	@.venv/bin/pip install --quiet --disable-pip-version-check --editable '.[bench]'

@@ -1,5 +1,6 @@
 """Errors as Spark, Delta and the system really raise them, and what a run makes of them."""
 
+import datetime as dt
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,8 +11,11 @@ import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as f
 
+from recsys_spark.config import Source
 from recsys_spark.errors import DataError, DependencyError, JobError, TryAgainError
 from recsys_spark.faults import job_error
+from recsys_spark.files import list_files
+from recsys_spark.sources import read_raw
 
 DISK_FULL = Path("/dev/full")
 
@@ -30,8 +34,17 @@ def a_full_disk_in_a_task(spark: SparkSession, folder: Path) -> None:
     spark.range(1).mapInArrow(batches, "id long").collect()
 
 
+def a_full_heap(spark: SparkSession, folder: Path) -> None:
+    spark.sparkContext._jvm.java.nio.ByteBuffer.allocate(2**31 - 16)  # type: ignore[union-attr]
+
+
 def a_source_that_changed(spark: SparkSession, folder: Path) -> None:
-    spark.range(1).select(f.raise_error(f.lit("files changed while they were read: try again"))).collect()
+    log = Source.model_validate({"path": str(folder / "log.csv"), "format": "csv"})
+    file = folder / "log.csv"
+    file.write_text("user,item\n" + 10 * "user-1,item-1\n")
+    rows = read_raw(spark, log, list(list_files(spark, log, log.path)), "source", dt.datetime.now(dt.UTC))
+    file.write_text("user,item\n" + 35 * "u,i\n")  # as many bytes, more lines than the first pass has counted
+    rows.collect()
 
 
 def a_broken_parquet_file(spark: SparkSession, folder: Path) -> None:
@@ -62,6 +75,7 @@ def something_else(spark: SparkSession, folder: Path) -> None:
 CASES: list[tuple[Callable[[SparkSession, Path], None], type[JobError], str]] = [
     (a_full_disk_on_the_driver, DependencyError, "a disk is full"),
     (a_full_disk_in_a_task, DependencyError, "a disk is full"),
+    (a_full_heap, DependencyError, "memory ran out"),
     (a_source_that_changed, TryAgainError, "files changed while they were read"),
     (a_broken_parquet_file, DataError, "missing or broken"),
     (a_missing_file_of_a_table, DataError, "missing or broken"),

@@ -1,16 +1,16 @@
-"""A standalone Spark cluster on loopback from the installed pyspark, for as long as a command runs.
+"""A standalone Spark cluster on loopback from the installed pyspark, and a job on it, by one command.
 
     python deploy/standalone/cluster.py --workers 2 -- \\
-        spark-submit --properties-file conf/spark/standalone.conf --load-spark-defaults \\
-        --py-files dist/recsys_spark.zip jobs/pipeline.py --config conf/completejourney.yaml --run-id night
+        jobs/pipeline.py --config conf/completejourney.yaml --run-id night
 
-The command finds the master in the variable MASTER, and the cluster's secret in spark-defaults.conf of SPARK_CONF_DIR;
-spark-submit reads both. Everything started is stopped by its pid, whatever the command's end, and the secret deleted.
-The exit code is the command's. SIGTERM stops the command, then the cluster, and the exit code is 143.
+What follows `--` is spark-submit's: options of its own, then the job and its arguments. The cluster has a new secret,
+the job conf/spark/standalone.conf and the package as a zip. Everything started is stopped by its pid, whatever the
+job's end, and secret and zip are deleted. The exit code is spark-submit's. SIGTERM stops the job, then the cluster, and
+the exit code is 143.
 
     python deploy/standalone/cluster.py --write-conf /etc/recsys-spark
 
-only writes such a spark-defaults.conf, with a new secret, to be copied to the hosts of a larger cluster.
+only writes spark-defaults.conf, with a new secret, to be copied to the hosts of a larger cluster.
 """
 
 import argparse
@@ -31,7 +31,8 @@ from types import FrameType
 import pyspark
 
 SPARK_HOME = Path(pyspark.__file__).parent
-STANDALONE = Path(__file__).parents[2] / "conf" / "spark" / "standalone.conf"
+PROJECT = Path(__file__).parents[2]
+STANDALONE = PROJECT / "conf" / "spark" / "standalone.conf"
 _DEPLOY = "org.apache.spark.deploy"
 
 
@@ -98,6 +99,19 @@ def _wait_for(log: Path, words: str, process: subprocess.Popen[bytes], seconds: 
     raise RuntimeError(f"a Spark daemon did not come up: {log.read_text(errors='replace')[-2000:]}")
 
 
+def _environment(conf: Path | None) -> dict[str, str]:
+    """Return the variables by which daemons and spark-submit are of this pyspark, this Python and loopback."""
+    own = {
+        "SPARK_HOME": str(SPARK_HOME),
+        "SPARK_LOCAL_IP": "127.0.0.1",
+        "SPARK_MASTER_HOST": "127.0.0.1",
+        "SPARK_MASTER_OPTS": "-Dspark.master.rest.enabled=false",
+        "PYSPARK_PYTHON": sys.executable,
+        **({} if conf is None else {"SPARK_CONF_DIR": str(conf)}),
+    }
+    return {name: value for name, value in os.environ.items() if name != "PYSPARK_GATEWAY_PORT"} | own
+
+
 @contextmanager
 def cluster(
     workers: int = 1, cores: int = 1, memory: str = "2g", conf: Path | None = None
@@ -106,17 +120,7 @@ def cluster(
 
     conf: folder that `secured` wrote to; master and workers then take in only who knows its secret.
     """
-    environment = {
-        **os.environ,
-        "SPARK_HOME": str(SPARK_HOME),
-        "SPARK_LOCAL_IP": "127.0.0.1",
-        "SPARK_MASTER_HOST": "127.0.0.1",
-        "PYSPARK_PYTHON": sys.executable,
-        "SPARK_MASTER_OPTS": "-Dspark.master.rest.enabled=false",
-    }
-    environment.pop("PYSPARK_GATEWAY_PORT", None)
-    if conf is not None:
-        environment["SPARK_CONF_DIR"] = str(conf)
+    environment = _environment(conf)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="recsys-cluster-")))
         (port,) = free_ports(1)
@@ -168,29 +172,42 @@ def _stop(number: int, _: FrameType | None) -> None:
     raise SystemExit(128 + number)
 
 
+def submit(given: list[str], workers: int, cores: int, memory: str) -> int:
+    """Run spark-submit with a cluster around it; return its exit code.
+
+    given: what spark-submit gets beside the master, conf/spark/standalone.conf and the zipped package.
+    """
+    with tempfile.TemporaryDirectory(prefix="recsys-submit-") as folder:
+        conf, package = secured(Path(folder) / "conf"), Path(folder) / "recsys_spark.zip"
+        archive = [sys.executable, str(PROJECT / "deploy" / "archive.py"), str(package)]
+        subprocess.run(archive, stdout=subprocess.DEVNULL, check=True)
+        with cluster(workers, cores, memory, conf) as (url, _):
+            own = ["--master", url, "--properties-file", str(STANDALONE), "--load-spark-defaults"]
+            command = [str(SPARK_HOME / "bin" / "spark-submit"), *own, "--py-files", str(package), *given]
+            process = subprocess.Popen(command, env=_environment(conf))
+            try:
+                return process.wait()
+            finally:
+                end(process, seconds=30)  # which a job has to come to its end
+
+
 def main() -> int:
-    """Run a command with a cluster around it."""
+    """Submit a job to a cluster that is there as long as the job."""
     arguments = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     arguments.add_argument("--workers", type=int, default=2)
     arguments.add_argument("--cores", type=int, default=1, help="of each worker")
     arguments.add_argument("--memory", default="2g", help="of each worker")
     arguments.add_argument("--write-conf", type=Path, metavar="FOLDER", help="write spark-defaults.conf, start nothing")
-    arguments.add_argument("command", nargs=argparse.REMAINDER)
+    arguments.add_argument("job", nargs=argparse.REMAINDER, metavar="-- JOB", help="what spark-submit gets")
     given = arguments.parse_args()
     if given.write_conf:
         print(secured(given.write_conf) / "spark-defaults.conf")
         return 0
-    command = given.command[1:] if given.command[:1] == ["--"] else given.command
+    job = given.job[1:] if given.job[:1] == ["--"] else given.job
+    if not job:
+        arguments.error("after -- comes a job, such as jobs/pipeline.py, with its arguments")
     signal.signal(signal.SIGTERM, _stop)
-    with tempfile.TemporaryDirectory(prefix="recsys-conf-") as folder:
-        conf = secured(Path(folder))
-        with cluster(given.workers, given.cores, given.memory, conf) as (url, _):
-            own = {"MASTER": url, "SPARK_CONF_DIR": str(conf), "SPARK_LOCAL_IP": "127.0.0.1"}
-            process = subprocess.Popen(command, env={**os.environ, **own})
-            try:
-                return process.wait()
-            finally:
-                end(process, seconds=30)  # which a job has to come to its end
+    return submit(job, given.workers, given.cores, given.memory)
 
 
 if __name__ == "__main__":

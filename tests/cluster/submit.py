@@ -1,7 +1,6 @@
 """How tests on clusters submit jobs, and how they compare the models that these leave."""
 
 import hashlib
-import zipfile
 from pathlib import Path
 
 import deltalake
@@ -13,20 +12,16 @@ from recsys_spark.session import DELTA_PACKAGE, delta_is_bundled
 PROJECT = Path(__file__).parents[2]
 
 
-def submit(master: str, job: Path, *options: str) -> list[str]:
-    """Return the command that submits a job, to which its arguments are added."""
+def submitted(job: Path, *options: str) -> list[str]:
+    """Return what spark-submit gets beside the master to run a job, to which its arguments are added."""
     delta = [] if delta_is_bundled() else ["--packages", DELTA_PACKAGE]
     quiet = ["--conf", "spark.ui.enabled=false", "--conf", "spark.sql.shuffle.partitions=4"]
-    return [str(SPARK_HOME / "bin/spark-submit"), "--master", master, *delta, *quiet, *options, str(job)]
+    return [*delta, *quiet, *options, str(job)]
 
 
-def packaged(path: Path) -> Path:
-    """Write the package as the zip that --py-files ships, with the files that `make zip` takes; return it."""
-    kept = {".py", ".j2", ".css", ".js"}
-    with zipfile.ZipFile(path, "w") as archive:
-        for file in sorted(file for file in (PROJECT / "recsys_spark").rglob("*") if file.suffix in kept):
-            archive.write(file, file.relative_to(PROJECT))
-    return path
+def submit(master: str, job: Path, *options: str) -> list[str]:
+    """Return the command that submits a job, to which its arguments are added."""
+    return [str(SPARK_HOME / "bin/spark-submit"), "--master", master, *submitted(job, *options)]
 
 
 def digest(tables: Path) -> str:

@@ -80,7 +80,7 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Night:
         done = subprocess.run(
             [*command, "--config", str(config), "--run-id", "night", "--log", "json", "--debug"],
             env={**environment, "SPARK_LOCAL_IP": "127.0.0.1"},
-            cwd=folder, capture_output=True, text=True, check=False,
+            cwd=folder, capture_output=True, text=True, check=False, timeout=400,
         )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
     (file,) = events.iterdir()

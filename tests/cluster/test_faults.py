@@ -22,6 +22,7 @@ from recsys_spark.als.passes import rows_pass
 from recsys_spark.blocks import store
 from recsys_spark.blocks.layout import Block
 from recsys_spark.stages import als, train
+from tests.cluster.processes import kill_executor
 from tests.cluster.submit import PROJECT, digest, submit
 from tests.jobs.shop import AS_OF, configuration, purchases, write_csv
 
@@ -92,18 +93,6 @@ def _die_once(marker: str) -> None:
     with suppress(FileExistsError):
         Path(marker).touch(exist_ok=False)
         os.kill(os.getpid(), signal.SIGKILL)
-
-
-def kill_executor(worker: int) -> None:
-    """Kill the one executor that is a child of a cluster's worker."""
-    found = []
-    for status in Path("/proc").glob("[0-9]*/status"):
-        with suppress(OSError):  # it has ended meanwhile
-            command = status.with_name("cmdline").read_bytes()
-            if f"\nPPid:\t{worker}\n" in status.read_text() and b"CoarseGrainedExecutorBackend" in command:
-                found.append(int(status.parent.name))
-    (executor,) = found
-    os.kill(executor, signal.SIGKILL)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,10 +22,10 @@ import pytest
 from pyspark.sql import DataFrame
 
 from deploy.standalone.cluster import cluster
-from recsys_spark.stages import evaluate, features, ingest, pipeline, score, train
+from recsys_spark.stages import evaluate, features, ingest, pipeline, score, train, tune
 from recsys_spark.tables import Tables
+from tests.cluster.processes import at_work, children, executors, kill_executor
 from tests.cluster.submit import PROJECT, submit
-from tests.cluster.test_faults import kill_executor
 from tests.jobs.shop import AS_OF, configuration, purchases, write_csv
 
 pytestmark = pytest.mark.cluster
@@ -37,15 +36,18 @@ JOBS: dict[str, Callable[[], int]] = {
     "train_als": train.main,
     "score_topk": score.main,
     "evaluate": evaluate.main,
+    "tune": tune.main,
     "pipeline": pipeline.main,
 }
 STAGES = list(pipeline.STAGES)
+# By job, the one that leaves the tables that it begins with.
+BEFORE = dict(zip(STAGES[1:], STAGES, strict=False)) | {"tune": "build_features"}
 PYTHON = [sys.executable, "-c"]
 
 # What says when and where a run was, and tables that are not published, or grow by a commit a step.
-VOLATILE = {"seconds", "_ingested_at", "config", "inputs"}
+VOLATILE = {"seconds", "_ingested_at", "decided_at", "config", "inputs"}
 UNPUBLISHED = {"gold.runs", "gold.recommendations_parts"}
-BY_STEPS = {"gold.item_factors"}
+BY_STEPS = {"gold.item_factors", "gold.trials"}
 
 State = dict[str, list[str]]
 
@@ -78,19 +80,31 @@ class Ended:
 
 @dataclass(frozen=True)
 class Shop:
-    """A configuration, and the tables after each stage of an undisturbed run."""
+    """A configuration, and the tables after jobs that nothing disturbed: first those of a pipeline's stages."""
 
     config: Path
     snapshots: Path
     states: dict[str, State]
 
-    def before(self, job: str, folder: Path) -> Path:
+    def before(self, name: str, folder: Path) -> Path:
         """Copy the tables that a job begins with."""
-        tables = folder / "tables"
-        place = STAGES.index(job)
-        if place:
-            shutil.copytree(self.snapshots / STAGES[place - 1], tables)
-        return tables
+        return self.after(BEFORE[name], folder) if name in BEFORE else folder / "tables"
+
+    def after(self, name: str, folder: Path, *options: str) -> Path:
+        """Copy the tables that a job leaves which nothing disturbs."""
+        self.end_of(name, *options)
+        return shutil.copytree(self.snapshots / "".join((name, *options)), folder / "tables")
+
+    def end_of(self, name: str, *options: str) -> State:
+        """Return the state in which a job ends that nothing disturbs."""
+        key = "".join((name, *options))
+        if key not in self.states:
+            folder = self.snapshots.parent / f"{key}-undisturbed"
+            tables = self.before(name, folder)
+            self.run(job(name), tables, *options)
+            self.states[key] = state(tables)
+            tables.rename(self.snapshots / key)
+        return self.states[key]
 
     def start(
         self, command: list[str], tables: Path, *more: str, run_id: str = "a", words: Path | None = None
@@ -147,30 +161,31 @@ def struck(*arguments: object) -> str:
 
 
 def strike(name: str, table: str, when: str, fault: str, *arguments: str) -> None:
-    """Run a job of the command line that meets a fault where it writes a table; for a process of its own."""
+    """Run a job of the command line that meets a fault where it writes, or reads, a table; for its own process."""
     act = partial(FAULTS[fault], *arguments)
-    for write in ("write_slice", "append_step", "extend", "write_bronze"):
-        setattr(Tables, write, _struck(getattr(Tables, write), table, when, act))
+    writes = ("write_slice", "append_step", "extend", "write_bronze")
+    for method in ("read",) if when == "on reading" else writes:
+        setattr(Tables, method, _struck(getattr(Tables, method), table, when, act))
     raise SystemExit(JOBS[name]())
 
 
-def _struck(write: Callable[..., Any], table: str, when: str, act: Callable[..., Any]) -> Callable[..., Any]:
+def _struck(work: Callable[..., Any], table: str, when: str, act: Callable[..., Any]) -> Callable[..., Any]:
     done: list[str] = []
 
-    def writes(self: Tables, *arguments: Any) -> Any:
+    def works(self: Tables, *arguments: Any) -> Any:
         mine = not done and table == (arguments[0] if isinstance(arguments[0], str) else "bronze.events")
         if mine and when == "within":
             arguments = tuple(act(each) if isinstance(each, DataFrame) else each for each in arguments)
-        if mine and when == "before":
+        if mine and when in ("before", "on reading"):
             act()
-        result = write(self, *arguments)
+        result = work(self, *arguments)
         if mine and when == "after":
             act()
         if mine:
             done.append(when)
         return result
 
-    return writes
+    return works
 
 
 def _slowly(marker: str, frame: DataFrame) -> DataFrame:
@@ -179,6 +194,20 @@ def _slowly(marker: str, frame: DataFrame) -> DataFrame:
     def batches(given: Iterator[Any]) -> Iterator[Any]:
         Path(marker).touch()
         time.sleep(120)
+        yield from given
+
+    return frame.mapInArrow(batches, frame.schema)
+
+
+def _overtaken(table: str, calls: str, times: str, frame: DataFrame) -> DataFrame:
+    """Let another writer put one row in a table's place while a frame is written to it, so many times."""
+
+    def batches(given: Iterator[Any]) -> Iterator[Any]:
+        with Path(calls).open("a") as file:
+            file.write(".")
+        if Path(calls).stat().st_size <= int(times):
+            rows = deltalake.DeltaTable(table).to_pyarrow_table()
+            deltalake.write_deltalake(table, rows[:1], mode="overwrite")
         yield from given
 
     return frame.mapInArrow(batches, frame.schema)
@@ -194,6 +223,7 @@ FAULTS: dict[str, Callable[..., Any]] = {
     "kill worker": lambda worker: os.kill(int(worker), signal.SIGKILL),
     "delete": shutil.rmtree,
     "work slowly": _slowly,
+    "overtake": _overtaken,
     "remount": _remount,
 }
 
@@ -221,8 +251,10 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
         write_csv(folder / "log.csv", purchases()),
         als={"rank": 2, "epochs": 3, "alpha0": 0.05, "regularization": 0.001, "min_blocks": 2},
         topk={"k": 3, "chunk_interactions": 100},
+        tune={"windows": 1, "horizon": "10d", "trials": 2, "users": 24, "ranks": [2], "epochs": [2], "kinds": ["als"],
+              "half_lives": [1], "popularity_half_lives": [1]},
         storage={},
-    )
+    )  # fmt: skip
     fresh = Shop(config, folder / "snapshots", {})
     program = f"from tests.cluster import test_operations; test_operations.keep_snapshots({str(fresh.snapshots)!r})"
     fresh.run([*PYTHON, program], folder / "tables")
@@ -231,13 +263,13 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
     return fresh
 
 
-def assert_nothing_is_half_published(tables: Path, name: str, shop: Shop) -> None:
+def assert_nothing_is_half_published(tables: Path, name: str, shop: Shop, *options: str) -> None:
     """Every table is as it was before the job, or as the undisturbed job leaves it."""
-    place = STAGES.index(name)
-    before = shop.states[STAGES[place - 1]] if place else {}
+    before = shop.end_of(BEFORE[name]) if name in BEFORE else {}
+    after = shop.end_of(name, *options)
     for table, rows in state(tables).items():
         if table not in BY_STEPS:
-            assert rows in ([], before.get(table, []), shop.states[name].get(table, [])), table
+            assert rows in ([], before.get(table, []), after.get(table, [])), table
 
 
 def wait_for(marker: Path, process: subprocess.Popen[bytes]) -> None:
@@ -254,6 +286,7 @@ SLOW = {
     "train_als": "gold.item_factors",
     "score_topk": "gold.recommendations",
     "evaluate": "gold.metrics",
+    "tune": "gold.trials",
 }
 
 
@@ -283,7 +316,7 @@ def test_a_job_that_is_asked_to_end_does_so_in_30_seconds_and_can_be_run_again(
         last = past_runs(tables)[-1]
         assert (last["job"], last["stage"], last["status"], last["exit_code"]) == (name, name, "try_again", 75)
     shop.run(job(name), tables)
-    assert state(tables) == shop.states[name]
+    assert state(tables) == shop.end_of(name)
 
 
 @pytest.mark.parametrize(
@@ -299,6 +332,8 @@ def test_a_job_that_is_asked_to_end_does_so_in_30_seconds_and_can_be_run_again(
         ("score_topk", "before", "gold.recommendations"),
         ("score_topk", "after", "gold.recommendations"),
         ("evaluate", "after", "gold.metrics"),
+        ("tune", "before", "gold.trials"),
+        ("tune", "after", "gold.trials"),
     ],
 )
 def test_a_driver_killed_at_any_phase_leaves_no_half_tables_and_its_rerun_ends_as_if_nothing_had_been(
@@ -310,7 +345,9 @@ def test_a_driver_killed_at_any_phase_leaves_no_half_tables_and_its_rerun_ends_a
     again = shop.run(job(name), tables)
     if (name, when) == ("score_topk", "after"):
         assert ("1 of 3 parts are there" if table.endswith("parts") else "are there already") in again.log
-    assert state(tables) == shop.states[name]
+    if (name, when) == ("tune", "after"):
+        assert "going on after trial 1" in again.log
+    assert state(tables) == shop.end_of(name)
     parts = tables / "gold/recommendations_parts"
     assert not parts.exists() or not deltalake.DeltaTable(str(parts)).to_pyarrow_table().num_rows
 
@@ -320,31 +357,91 @@ def test_a_driver_whose_jvm_is_killed_says_try_again(shop: Shop, tmp_path: Path)
     slow = struck("train_als", "gold.item_factors", "within", "work slowly", marker)
     process = shop.start([*PYTHON, slow], tables)
     wait_for(marker, process)
-    for status in Path("/proc").glob("[0-9]*/status"):
-        with suppress(OSError):
-            command = status.with_name("cmdline").read_bytes()
-            if f"\nPPid:\t{process.pid}\n" in status.read_text() and b"org.apache.spark.deploy.SparkSubmit" in command:
-                os.kill(int(status.parent.name), signal.SIGKILL)
+    (jvm,) = children(process.pid, "org.apache.spark.deploy.SparkSubmit")
+    os.kill(jvm, signal.SIGKILL)
     ended = shop.end(process)
     assert ended.exit_code == 75, ended.log[-4000:]
     assert (ended.summary["status"], "Spark came to an end" in ended.summary["error"]) == ("try_again", True)
     shop.run(job("train_als"), tables)
-    assert state(tables) == shop.states["train_als"]
+    assert state(tables) == shop.end_of("train_als")
+
+
+@pytest.mark.parametrize(
+    ("when", "table"),
+    [("before", "gold.comparisons"), ("after", "gold.comparisons"), ("after", "gold.champion")],
+)
+def test_a_driver_killed_around_its_decision_decides_once_and_by_the_same_comparison(
+    when: str, table: str, shop: Shop, tmp_path: Path
+) -> None:
+    tables = shop.before("evaluate", tmp_path)
+    shop.run([*PYTHON, struck("evaluate", table, when, "die")], tables, "--promote", exit_code=-signal.SIGKILL)
+    assert ("gold.champion" in state(tables)) == (table == "gold.champion")
+    assert_nothing_is_half_published(tables, "evaluate", shop, "--promote")
+    shop.run(job("evaluate"), tables, "--promote")
+    found = state(tables)
+    (decision,) = map(json.loads, found["gold.champion"])
+    assert decision["comparison_id"] == decision["run_id"] == "a"
+    assert found == shop.end_of("evaluate", "--promote")
 
 
 @pytest.mark.parametrize("victim", ["executor", "worker"])
 @pytest.mark.parametrize(
-    ("name", "table"), [("build_features", "silver.interactions"), ("score_topk", "gold.recommendations_parts")]
+    ("name", "when", "table"),
+    [
+        ("ingest", "before", "bronze.events"),
+        ("build_features", "before", "silver.interactions"),
+        ("train_als", "before", "gold.item_factors"),
+        ("score_topk", "before", "gold.recommendations_parts"),
+        ("evaluate", "before", "gold.metrics"),
+        ("tune", "on reading", "gold.user_ids"),  # when a window's pairs are cached on both executors
+    ],
 )
 def test_an_executor_or_worker_killed_in_a_job_is_made_up_for(
-    name: str, table: str, victim: str, shop: Shop, tmp_path: Path
+    name: str, when: str, table: str, victim: str, shop: Shop, tmp_path: Path
 ) -> None:
     tables, program = shop.before(name, tmp_path), tmp_path / "job.py"
     with cluster(workers=2) as (url, workers):
-        program.write_text(struck(name, table, "before", f"kill {victim}", workers[0]))
+        program.write_text(struck(name, table, when, f"kill {victim}", workers[0]))
         ended = shop.run(submit(url, program), tables)
     assert "Lost executor" in ended.log
-    assert state(tables) == shop.states[name]
+    assert state(tables) == shop.end_of(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "whom", "exit_code"),
+    [
+        ("train_als", "Python", 75),
+        ("score_topk", "Python", 75),
+        ("train_als", "spark-submit", 143),  # the JVM's own code: no job can give it another one
+        ("score_topk", "the process group", 143),
+    ],
+)
+def test_a_job_on_a_cluster_that_is_asked_to_end_does_so_in_30_seconds_and_leaves_no_executor(
+    name: str, whom: str, exit_code: int, shop: Shop, tmp_path: Path
+) -> None:
+    tables, program, marker = shop.before(name, tmp_path), tmp_path / "job.py", tmp_path / "working"
+    program.write_text(struck(name, SLOW[name], "within", "work slowly", marker))
+    with cluster(workers=2) as (url, workers):
+        process = shop.start(submit(url, program), tables)
+        wait_for(marker, process)
+        (python,) = children(process.pid, str(program))
+        deadline = time.monotonic() + 30
+        if whom == "the process group":
+            os.killpg(process.pid, signal.SIGTERM)
+        else:
+            os.kill(python if whom == "Python" else process.pid, signal.SIGTERM)
+        ended = shop.end(process)
+        while executors(workers) or at_work(python):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert time.monotonic() < deadline
+        assert ended.exit_code == exit_code, ended.log[-4000:]
+        assert_nothing_is_half_published(tables, name, shop)
+        if whom == "Python":
+            assert (ended.summary["status"], ended.summary["exit_code"]) == ("try_again", 75)
+            assert past_runs(tables)[-1]["status"] == "try_again"
+        shop.run(submit(url, PROJECT / f"jobs/{name}.py"), tables)
+    assert state(tables) == shop.end_of(name)
 
 
 @pytest.fixture
@@ -373,7 +470,7 @@ def test_a_full_disk_under_the_tables_ends_a_run_as_unavailable_and_more_space_m
     assert_nothing_is_half_published(tables, "evaluate", shop)
     _remount("size=64m", str(small_disk))
     shop.run(job("pipeline"), tables)
-    assert state(tables) == shop.states["evaluate"]
+    assert state(tables) == shop.end_of("evaluate")
 
 
 def test_a_full_disk_under_sparks_local_directories_ends_a_run_as_unavailable(
@@ -387,7 +484,7 @@ def test_a_full_disk_under_sparks_local_directories_ends_a_run_as_unavailable(
     assert "a disk is full" in ended.summary["error"]
     assert_nothing_is_half_published(tables, "train_als", shop)
     shop.run(job("train_als"), tables)
-    assert state(tables) == shop.states["train_als"]
+    assert state(tables) == shop.end_of("train_als")
 
 
 @pytest.fixture
@@ -410,7 +507,7 @@ def test_tables_that_can_only_be_read_from_a_moment_on_end_a_run_and_writable_on
     assert (refused.exit_code, "storage.root" in refused.summary["error"]) == (78, True)
     _remount("rw,bind", str(bound))
     shop.run(job("score_topk"), tables)
-    assert state(tables) == shop.states["score_topk"]
+    assert state(tables) == shop.end_of("score_topk")
 
 
 def test_two_pipelines_at_once_on_one_root_both_end_and_no_event_counts_twice(shop: Shop, tmp_path: Path) -> None:
@@ -419,7 +516,7 @@ def test_two_pipelines_at_once_on_one_root_both_end_and_no_event_counts_twice(sh
     for process in both:
         ended = shop.end(process)
         assert ended.exit_code == 0, ended.log[-4000:]
-    found, alone = state(tables), shop.states["evaluate"]
+    found, alone = state(tables), shop.end_of("evaluate")
     for name in ("bronze.events", "silver.interactions", "gold.user_features", "gold.item_features", "gold.profile"):
         assert found[name] == alone[name], name
     for name in ("gold.user_ids", "gold.item_ids"):
@@ -442,7 +539,26 @@ def test_two_pipelines_of_one_run_id_at_once_leave_the_tables_of_one(shop: Shop,
     ends = [shop.end(process) for process in both]
     codes = sorted(ended.exit_code for ended in ends)
     assert codes[0] == 0 and codes[1] in (0, 75, 78), "\n".join(ended.log[-3000:] for ended in ends)
-    assert state(tables) == shop.states["evaluate"]
+    assert state(tables) == shop.end_of("evaluate")
+
+
+@pytest.mark.parametrize("times", [1, 99])
+def test_a_commit_that_another_writer_comes_before_is_tried_again_and_five_times_at_most(
+    times: int, shop: Shop, tmp_path: Path
+) -> None:
+    tables, calls = shop.after("evaluate", tmp_path, "--promote"), tmp_path / "calls"
+    overtaken = tables / "gold/comparisons"
+    program = struck("evaluate", "gold.comparisons", "within", "overtake", overtaken, calls, times)
+    ended = shop.run([*PYTHON, program], tables, "--promote", exit_code=0 if times == 1 else 75)
+    found, alone = state(tables), shop.end_of("evaluate", "--promote")
+    if times > 1:
+        assert "gold.comparisons: another writer came first 5 times" in ended.summary["error"]
+        (others,) = found.pop("gold.comparisons")
+        assert others in alone["gold.comparisons"] and found.items() <= alone.items()
+        shop.run(job("evaluate"), tables, "--promote")
+        found = state(tables)
+    assert calls.read_text() == "." * (2 if times == 1 else 5)
+    assert found == alone
 
 
 @pytest.mark.parametrize(
@@ -492,4 +608,4 @@ def test_a_broken_file_of_a_table_is_told_and_the_job_that_writes_it_mends_it(
     name, *more = mends
     shop.run(job(name), tables, *more)
     shop.run(job(reader), tables)
-    assert state(tables) == shop.states[reader]
+    assert state(tables) == shop.end_of(reader)

@@ -1,18 +1,17 @@
 """A cluster with a secret: jobs run by conf/spark/standalone.conf, strangers get nothing, nobody sees the secret."""
 
 import os
-import re
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from deploy.standalone.cluster import STANDALONE, cluster, secured
+from tests.cluster.processes import executors, running
 from tests.cluster.submit import PROJECT, digest, submit
 from tests.jobs.shop import AS_OF, configuration, purchases, write_csv
 
@@ -59,18 +58,16 @@ def as_documented(url: str) -> list[str]:
     return submit(url, PIPELINE, "--properties-file", str(STANDALONE), "--load-spark-defaults", *small)
 
 
-def command_lines() -> Iterator[tuple[int, bytes]]:
-    """The processes of this machine: their parents, their command lines."""
-    for status in Path("/proc").glob("[0-9]*/status"):
-        with suppress(OSError):  # it has ended meanwhile
-            (parent,) = re.findall(r"^PPid:\t(\d+)$", status.read_text(), flags=re.MULTILINE)
-            yield int(parent), status.with_name("cmdline").read_bytes()
-
-
-def executors(guarded: Secured) -> int:
-    """How many executors the cluster's workers have started."""
-    found = [line for parent, line in command_lines() if parent in guarded.workers]
-    return sum(b"CoarseGrainedExecutorBackend" in line for line in found)
+def until_it_ends(process: subprocess.Popen[str], seconds: float = 400) -> Iterator[None]:
+    """Yield twice a second while a process runs, which is killed if it takes too long."""
+    deadline = time.monotonic() + seconds
+    try:
+        while process.poll() is None:
+            assert time.monotonic() < deadline
+            yield
+            time.sleep(0.5)
+    finally:
+        process.kill()  # nothing where it has ended
 
 
 def test_a_job_on_a_cluster_with_a_secret_ends_at_the_bytes_of_plain_python_and_shows_the_secret_nowhere(
@@ -84,10 +81,9 @@ def test_a_job_on_a_cluster_with_a_secret_ends_at_the_bytes_of_plain_python_and_
     assert here.returncode == 0, stderr[-3000:]
     process = start(as_documented(guarded.url), safe, guarded.conf)
     started, seen = 0, False
-    while process.poll() is None:
-        started = max(started, executors(guarded))
-        seen = seen or any(guarded.secret.encode() in line for _, line in command_lines())
-        time.sleep(0.5)
+    for _ in until_it_ends(process):
+        started = max(started, len(executors(guarded.workers)))
+        seen = seen or any(guarded.secret in each.command for each in running())
     stdout, stderr = process.communicate()
     assert process.returncode == 0, stderr[-3000:]
     assert started == 2 and not seen
@@ -102,9 +98,8 @@ def test_a_stranger_gets_no_executor(who: str, guarded: Secured, tmp_path: Path)
         process = start(as_documented(guarded.url), tmp_path, secured(tmp_path / "other"))
     else:
         process = start(submit(guarded.url, PIPELINE, "--conf", "spark.driver.memory=1g"), tmp_path, tmp_path)
-    while process.poll() is None:
-        assert executors(guarded) == 0
-        time.sleep(0.5)
+    for _ in until_it_ends(process):
+        assert executors(guarded.workers) == []
     _, stderr = process.communicate()
     assert process.returncode != 0
     assert not (tmp_path / "tables").exists(), stderr[-3000:]

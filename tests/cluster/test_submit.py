@@ -1,4 +1,4 @@
-"""The pipeline under spark-submit, on local[2] and on a real standalone cluster: the same bytes as plain python."""
+"""The pipeline under spark-submit, on local[2] and on real standalone clusters: the same bytes as plain python."""
 
 import json
 import os
@@ -8,30 +8,35 @@ from pathlib import Path
 
 import pytest
 
+from deploy.archive import archive
 from deploy.standalone.cluster import cluster
-from tests.cluster.submit import PROJECT, digest, lists_digest, packaged, submit
+from tests.cluster.processes import running
+from tests.cluster.submit import PROJECT, digest, lists_digest, submit, submitted
 from tests.jobs.shop import AS_OF, configuration, purchases, write_csv
 
 pytestmark = pytest.mark.cluster
 PIPELINE = PROJECT / "jobs/pipeline.py"
+CLUSTER = PROJECT / "deploy/standalone/cluster.py"
 
 
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The package as the zip that --py-files ships."""
-    return packaged(tmp_path_factory.mktemp("dist") / "recsys_spark.zip")
+    return archive(tmp_path_factory.mktemp("dist") / "recsys_spark.zip")
 
 
 def run(command: list[str], folder: Path, seed: int) -> tuple[str, str]:
     """Run the pipeline on the shop's shuffled log in a folder of its own; return digests of item factors and lists."""
-    folder.mkdir()
+    temporary = folder / "temporary"
+    temporary.mkdir(parents=True)
     config = configuration(folder, write_csv(folder / "log.csv", purchases(), seed=seed))
     arguments = ["--config", str(config), "--run-id", "a", "--as-of", AS_OF.isoformat()]
-    environment = {**os.environ, "PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1"}
+    own = {"PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1", "TMPDIR": str(temporary)}
     # Away from the checkout: workers must have the package from the zip alone.
     done = subprocess.run(
-        [*command, *arguments], env=environment, cwd=folder, capture_output=True, text=True, check=False
-    )
+        [*command, *arguments],
+        env={**os.environ, **own}, cwd=folder, capture_output=True, text=True, check=False, timeout=400,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     assert json.loads(done.stdout.splitlines()[-1])["status"] == "ok"
     return digest(folder / "tables"), lists_digest(folder / "tables")
@@ -49,3 +54,13 @@ def test_plain_python_spark_submit_and_a_standalone_cluster_end_at_the_same_byte
         with cluster(workers) as (url, _):
             digests[f"{workers} workers"] = run(submit(url, PIPELINE, *zipped), tmp_path / f"workers-{workers}", seed=9)
     assert len(set(digests.values())) == 1, digests
+
+
+def test_one_command_starts_a_cluster_submits_the_pipeline_with_its_package_and_stops_all(tmp_path: Path) -> None:
+    small = ["--conf", "spark.driver.memory=1g", "--conf", "spark.executor.memory=1g"]
+    command = [sys.executable, str(CLUSTER), "--workers", "2", "--", *submitted(PIPELINE, *small)]
+    there = tmp_path / "cluster"
+    assert run(command, there, seed=9) == run([sys.executable, str(PIPELINE)], tmp_path / "python", seed=1)
+    # Daemons, executors and the job have this folder in their command lines: their work or their tables are there.
+    assert not [process for process in running() if str(there) in process.command]
+    assert not list((there / "temporary").glob("recsys-*"))

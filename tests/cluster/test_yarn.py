@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from deploy.archive import archive
 from deploy.standalone.cluster import SPARK_HOME, end, free_ports
-from tests.cluster.submit import PROJECT, digest, packaged
+from tests.cluster.submit import PROJECT, digest
 from tests.jobs.shop import AS_OF, configuration, purchases, write_csv
 
 pytestmark = pytest.mark.cluster
@@ -113,8 +114,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("project")
     for part in ("conf", "jobs", "deploy/yarn"):
         shutil.copytree(PROJECT / part, made / part, ignore=shutil.ignore_patterns("__pycache__"))
-    (made / "dist").mkdir()
-    packaged(made / "dist/recsys_spark.zip")
+    archive(made / "dist/recsys_spark.zip")
     return made
 
 
@@ -142,7 +142,7 @@ def test_the_pipeline_runs_on_yarn_to_the_bytes_of_plain_python(home: Path, yarn
     job = [sys.executable, str(PROJECT / "jobs/pipeline.py"), "--config", str(config), "--run-id", "a"]
     here = subprocess.run(
         [*job, "--as-of", AS_OF.isoformat()], env={**os.environ, "PYTHONPATH": str(PROJECT)}, cwd=plain,
-        capture_output=True, text=True, check=False,
+        capture_output=True, text=True, check=False, timeout=400,
     )  # fmt: skip
     assert here.returncode == 0, here.stderr[-3000:]
     done = run(home, there, yarn)

@@ -1,13 +1,16 @@
-"""deploy/standalone/cluster.py with stand-ins for Spark's daemons: nothing that it started is left when it ends."""
+"""deploy/standalone/cluster.py with stand-ins for Spark's programs: nothing that it started is left when it ends."""
 
 import os
 import subprocess
 import sys
 import time
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from deploy.archive import archive
 
 PROJECT = Path(__file__).parents[2]
 
@@ -25,8 +28,15 @@ from deploy.standalone import cluster
 cluster.SPARK_HOME = Path(sys.argv.pop(1))
 raise SystemExit(cluster.main())
 """
-# Notes where the secret is, and comes to an end of its own when it is told to.
-COMMAND = 'trap "sleep 0.3; touch told; exit 75" TERM; echo "$SPARK_CONF_DIR" >conf; echo $$ >>"$STARTED"; '
+# In spark-submit's place: notes where the secret is and what it was given, and comes to an end of its own when told to.
+SUBMIT = """#!/bin/bash
+trap "sleep 0.3; touch told; exit 75" TERM
+echo "$SPARK_CONF_DIR" >conf
+printf '%s\\n' "$@" >given
+cp "$(sed -n '/^--py-files$/{n;p}' given)" package.zip
+echo $$ >>"$STARTED"
+"""
+JOB = ["jobs/pipeline.py", "--config", "conf/shop.yaml", "--run-id", "a b"]
 
 
 @dataclass(frozen=True)
@@ -44,14 +54,15 @@ class Started:
 
 
 def start(folder: Path, command: str) -> Started:
-    """Start a master, two workers and a shell command; return once that is at work."""
+    """Start a master, two workers and a job that is a shell command; return once that is at work."""
     for part in ("bin", "temporary"):
         (folder / part).mkdir()
-    (folder / "bin/spark-class").write_text(DAEMON)
-    (folder / "bin/spark-class").chmod(0o755)
+    for program, text in {"spark-class": DAEMON, "spark-submit": SUBMIT + command}.items():
+        (folder / "bin" / program).write_text(text)
+        (folder / "bin" / program).chmod(0o755)
     own = {"STARTED": str(folder / "started"), "TMPDIR": str(folder / "temporary"), "PYTHONPATH": str(PROJECT)}
     process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(folder), "--workers", "2", "--", "bash", "-c", COMMAND + command],
+        [sys.executable, "-c", PROGRAM, str(folder), "--workers", "2", "--", *JOB],
         env={**os.environ, **own}, cwd=folder,
     )  # fmt: skip
     started = Started(process, folder)
@@ -74,7 +85,35 @@ def test_sigterm_ends_command_master_and_workers_and_deletes_the_secret(tmp_path
 
 
 @pytest.mark.parametrize("code", [0, 75])
-def test_the_commands_code_is_the_clusters(tmp_path: Path, code: int) -> None:
+def test_the_jobs_code_is_the_clusters(tmp_path: Path, code: int) -> None:
     started = start(tmp_path, f"exit {code}")
     assert started.process.wait(timeout=20) == code
     assert started.left() == [] and list((tmp_path / "temporary").iterdir()) == []
+
+
+def test_a_job_is_submitted_to_the_cluster_by_its_conf_with_the_package(tmp_path: Path) -> None:
+    started = start(tmp_path, "exit 0")
+    assert started.process.wait(timeout=20) == 0
+    given = (tmp_path / "given").read_text().splitlines()
+    own, job = given[: -len(JOB)], given[-len(JOB) :]
+    assert job == JOB
+    assert own[0] == "--master" and own[1].startswith("spark://127.0.0.1:")
+    assert own[2:5] == ["--properties-file", str(PROJECT / "conf/spark/standalone.conf"), "--load-spark-defaults"]
+    assert (tmp_path / "package.zip").read_bytes() == archive(tmp_path / "again.zip").read_bytes()
+
+
+def test_the_package_is_zipped_with_all_its_sources_and_nothing_else(tmp_path: Path) -> None:
+    with zipfile.ZipFile(archive(tmp_path / "dist/package.zip")) as file:
+        names = file.namelist()
+    sources = (found.relative_to(PROJECT) for found in (PROJECT / "recsys_spark").rglob("*") if found.is_file())
+    left_out = {".pyc", ".properties", ".nbc", ".nbi"}
+    assert set(names) == {source.as_posix() for source in sources if source.suffix not in left_out}
+    assert names == sorted(names, key=Path)
+
+
+def test_a_cluster_without_a_job_is_no_command(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(PROJECT / "deploy/standalone/cluster.py"), "--workers", "1", "--"],
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 2 and "after -- comes a job" in done.stderr

@@ -70,13 +70,18 @@ EXAMPLES = {"conf/shop.yaml", "conf/x.yaml", "conf/NAME.yaml"}  # files that a r
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_file_and_make_target_that_a_page_names_exists(page: Path) -> None:
+def test_every_file_that_a_page_names_exists(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     named = re.findall(r"(?<![\w/.-])(?:jobs|deploy|conf|benchmarks|recsys_spark|tests)/[\w./-]*[\w/]", text)
     missing = [name for name in sorted(set(named) - EXAMPLES) if not (PROJECT / name).exists()]
     assert missing == []
-    makefile = (PROJECT / "Makefile").read_text(encoding="utf-8")
-    targets = set(re.findall(r"^([a-z-]+):", makefile, flags=re.MULTILINE))
-    assert set(re.findall(r"`make ([a-z-]+)`|^make ([a-z-]+)", text, flags=re.MULTILINE)) <= {
-        pair for target in targets for pair in ((target, ""), ("", target))
-    }
+
+
+def test_every_fault_of_the_table_is_tested_by_files_that_there_are() -> None:
+    page = (PROJECT / "docs/operations.md").read_text(encoding="utf-8")
+    rows = re.search(r"^## Faults\n+\|.*\n\|[-|]*\n((?:\|.*\n)+)", page, flags=re.MULTILINE)
+    assert rows is not None
+    files = {path.name for path in (PROJECT / "tests").rglob("test_*.py")}
+    for row in rows[1].splitlines():
+        named = re.findall(r"`(test_\w+\.py)`", row.rpartition(" | ")[2])
+        assert named and set(named) <= files, row
