@@ -69,13 +69,14 @@ def tastes(spark: SparkSession, judged: int) -> Window:
 
 
 def run_of(spark: SparkSession, folder: Path) -> Run:
-    """A run that chooses among all kinds, each with one setting."""
+    """A run that chooses among all kinds, each with one setting, whose two parts start from other directions."""
     tune = {
         "windows": 1, "spectral_ranks": [VECTORS], "exponents": [0.5], "list_exponents": [0.5], "blend_weights": [1],
         "prior_weights": [0], "popularity_exponents": [0],
     }  # fmt: skip
-    whole = {"name": "tastes", "source": {"path": "log.csv"}, "evaluation": {"k": [1]}, "tune": tune}
-    return Run(spark, Config.model_validate(whole), Tables(spark, str(folder)), "tuning", None, Log("tune"))
+    sections = {"evaluation": {"k": [1]}, "tune": tune, "spectral": {"seed": 2}}
+    config = Config.model_validate({"name": "tastes", "source": {"path": "log.csv"}, **sections})
+    return Run(spark, config, Tables(spark, str(folder)), "tuning", None, Log("tune"))
 
 
 def chosen(run: Run, judged: int) -> tuple[Chosen, dict[str, float]]:
@@ -91,7 +92,7 @@ def test_a_blend_is_taken_where_neither_part_alone_has_room_for_all_tastes(spark
     found, worth = chosen(run_of(spark, tmp_path), N_USERS)
     assert found.kind == "blend" and found.point["weight"] == 1
     assert found.value == pytest.approx(worth["blend"], abs=1e-4)
-    assert worth["blend"] > max(worth["als"], worth["spectral"]) + 0.1
+    assert worth["blend"] > max(worth["als"], worth["spectral"]) + 0.05
 
 
 def test_als_stays_where_the_gain_is_within_two_standard_errors(spark: SparkSession, tmp_path: Path) -> None:
