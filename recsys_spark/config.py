@@ -304,7 +304,7 @@ class Holdout(_Section):
     """Share of users whom nothing is learnt from; `of_items` of their items are held out, the others their history."""
     of_items: float = Field(default=0.2, gt=0, lt=1)
     """Share of the items of held out users to hold out."""
-    seed: int = Field(default=1, ge=0, le=2**31 - 1)
+    seed: int = Field(default=1, ge=0)
     """Seed of the random splits."""
 
     @model_validator(mode="after")
@@ -397,7 +397,7 @@ class ModelKind(_Section):
     """Nearest items that are kept of each item (item_knn)."""
     shrinkage: float = Field(default=10.0, ge=0)
     """Added to the denominator of a similarity, so that few common users say little (item_knn)."""
-    seed: int = Field(default=1, ge=0, le=2**31 - 1)
+    seed: int = Field(default=1, ge=0)
     """Seed of chance (random)."""
 
 
@@ -583,7 +583,7 @@ class Gate(_Section):
     """Bootstrap samples and sign patterns to draw."""
     power: float = Field(default=0.8, ge=0.5, lt=1)
     """How probably a difference as large as the minimum detectable one is found."""
-    seed: int = Field(default=1, ge=0, le=2**31 - 1)
+    seed: int = Field(default=1, ge=0)
     """Seed of bootstrap samples and sign patterns."""
 
     def least_replicates(self, questions: int) -> int:
@@ -621,7 +621,7 @@ class Tune(_Section):
     """Trials at most."""
     minutes: float = Field(default=10, gt=0)
     """No trial begins after so many minutes."""
-    seed: int = Field(default=1, ge=0, le=2**31 - 1)
+    seed: int = Field(default=1, ge=0)
     """Seed of what is tried."""
     half_lives: tuple[Annotated[float, Field(gt=0)], ...] = (0.5, 1, 2, 4, 8)
     """Half-lives of weights to try, in horizons, beside none."""

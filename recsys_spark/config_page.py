@@ -11,7 +11,7 @@ from recsys_spark.config import Config
 def reference() -> str:
     """Return docs/configuration.md: every key with its type, default, bounds and meaning.
 
-    >>> "| `als.rank` | 64 | whole number ≥ 1, ≤ 2048 | Width of the factors. |" in reference()
+    >>> "| `als.rank` | 64 | whole number ≥ 1, ≤ 2,048 | Width of the factors. |" in reference()
     True
     """
     lines = [

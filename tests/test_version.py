@@ -6,22 +6,18 @@ import sys
 from pathlib import Path
 
 import recsys_spark
+from deploy.archive import archive
 from recsys_spark.version import code_version, hash_of_sources
 
-ROOT = Path(__file__).parents[1]
 ASK = "import recsys_spark, recsys_spark.version as v; print(recsys_spark.__file__, v.code_version())"
 
 
 def test_a_checkout_and_the_zip_that_executors_get_are_the_same_version(tmp_path: Path) -> None:
-    recipe = (ROOT / "Makefile").read_text(encoding="utf-8").partition("define ZIP\n")[2].partition("endef")[0]
-    (tmp_path / "dist").mkdir()
-    (tmp_path / "recsys_spark").symlink_to(ROOT / "recsys_spark")
-    subprocess.run([sys.executable, "-c", recipe], cwd=tmp_path, check=True)
-    archive = tmp_path / "dist" / "recsys_spark.zip"
-    asked = subprocess.run([sys.executable, "-c", ASK], cwd=archive.parent, env={"PYTHONPATH": str(archive)},
+    zipped = archive(tmp_path / "recsys_spark.zip")
+    asked = subprocess.run([sys.executable, "-c", ASK], cwd=tmp_path, env={"PYTHONPATH": str(zipped)},
                            check=True, capture_output=True, text=True)  # fmt: skip
     place, version = asked.stdout.split()
-    assert place.startswith(str(archive)) and version == code_version()
+    assert place.startswith(str(zipped)) and version == code_version()
     assert re.fullmatch(re.escape(recsys_spark.__version__) + r"\+[0-9a-f]{12}", version)
 
 

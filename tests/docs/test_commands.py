@@ -12,7 +12,7 @@ import runpy
 import shlex
 import shutil
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
@@ -47,6 +47,7 @@ STANDS_FOR = {
     "conf/NAME.yaml": EXAMPLE,
     "conf/x.yaml": EXAMPLE,
     "/etc/recsys/shop.yaml": "conf/shop.yaml",
+    "my.conf": "conf/spark/local.conf",
 }
 NUMBERS = {"U", "I", "N", "D", "E", "K"}
 
@@ -190,8 +191,8 @@ def parses(main: Any, monkeypatch: pytest.MonkeyPatch) -> bool:
     """Whether a program's parser takes its command line; it does not go further."""
     parse = argparse.ArgumentParser.parse_args
 
-    def parsed(parser: argparse.ArgumentParser) -> NoReturn:
-        parse(parser)
+    def parsed(parser: argparse.ArgumentParser, arguments: Sequence[str] | None = None) -> NoReturn:
+        parse(parser, arguments)
         raise ReachedError
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parsed)

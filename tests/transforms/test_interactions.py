@@ -132,7 +132,8 @@ def test_what_weighs_nothing_makes_no_item_popular_and_what_weighed_something_lo
         ("u", "d", AS_OF, "hate", None),
     ]  # fmt: skip
     events = {"look": 0.0, "buy": 1.0, "return": -0.1}
-    how = Features.model_validate({"events": events, "hides": ["hate"], "half_life": "1d"})
+    how = Features.model_validate({"events": events, "hides": ["hate"], "half_life": "1d",
+                                    "popularity_half_life": "2d"})  # fmt: skip
     log = frame(spark, rows)
     pairs = interactions(log, how, AS_OF)
     assert {tuple(row) for row in pairs.where("weight = 0").select("user_id", "item_id").collect()} == {
