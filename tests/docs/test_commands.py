@@ -195,13 +195,14 @@ def parses(main: Any, monkeypatch: pytest.MonkeyPatch) -> bool:
         parse(parser, arguments)
         raise ReachedError
 
-    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parsed)
-    try:
-        main()
-    except ReachedError:
-        return True
-    except SystemExit:
-        return False
+    with monkeypatch.context() as patched:
+        patched.setattr(argparse.ArgumentParser, "parse_args", parsed)
+        try:
+            main()
+        except ReachedError:
+            return True
+        except SystemExit:
+            return False
     raise AssertionError("it parses nothing")
 
 
