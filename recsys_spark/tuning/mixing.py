@@ -71,8 +71,13 @@ class Mixer:
         """Return by how much a point's value is above another's, and the standard error of that difference.
 
         Windows are mostly of the same users: the error is the mean of theirs, as if one said nothing new after another.
+        Beside a window's users are counted two more, one whose lists became perfect and one whose lists were, so that
+        a few users who happen to agree say little (after Agresti and Coull, The American Statistician 1998).
         """
-        differences = [ours - theirs for ours, theirs in zip(self.of_users(point), self.of_users(other), strict=True)]
+        differences = [
+            np.concatenate([ours - theirs, [1.0, -1.0]])
+            for ours, theirs in zip(self.of_users(point), self.of_users(other), strict=True)
+        ]
         error = np.mean([np.sqrt(each.var(ddof=1) / len(each)) for each in differences])
         return float(np.mean([each.mean() for each in differences])), float(error)
 
