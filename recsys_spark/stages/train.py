@@ -88,7 +88,7 @@ def _of_earlier_models(run: Run) -> list[str]:
     als = run.config.als
     if run.config.model.kind not in FACTORS or als.warm_start == "none":
         return []
-    states = STATE.values() if als.moving_side == "auto" else [STATE[als.moving_side]]
+    states = list(STATE.values()) if als.moving_side == "auto" else [STATE[als.moving_side]]
     return [name for name in ("gold.models", *states) if run.tables.exists(name)]
 
 
