@@ -26,14 +26,29 @@ from recsys_spark.stages.models import (
 from recsys_spark.stages.training_data import TrainingData
 
 
-def train_factors(
-    run: Run, data: TrainingData, blocks: store.Blocks, inputs: dict[str, int], note: dict[str, object]
-) -> dict[str, Any]:
-    """Train ALS, going on after the last epoch that an earlier try committed; return what gold.models says of it.
+@dataclass
+class Start:
+    """Where training starts or goes on: the factors, the epochs that led to them, and the model they came from.
 
-    inputs: the versions of the tables to read; where a rebuilt model had started from another, of that one's, too.
+    inputs: the versions of the tables that told of that model.
     """
-    done = _start(run, data, inputs)
+
+    factors: NDArray[np.float32]
+    started_from: str | None = None
+    inputs: dict[str, int] = field(default_factory=dict)
+    objectives: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+
+    def note(self) -> dict[str, object]:
+        """What a commit of the factors tells a later try."""
+        epochs = list(zip(self.objectives, self.seconds, strict=True))
+        return {"epochs": epochs, "started_from": self.started_from, "started_inputs": self.inputs}
+
+
+def train_factors(
+    run: Run, data: TrainingData, blocks: store.Blocks, done: Start, note: dict[str, object]
+) -> dict[str, Any]:
+    """Train ALS from a start on; return what gold.models says of it."""
     objective = objective_of(run.config.als)
     factors = done.factors
     for epoch in trainer.train(blocks, factors, objective, settings_of(run.config.als), done.objectives):
@@ -52,7 +67,6 @@ def train_factors(
         f"the factors after epoch {', '.join(map(str, kept))}"
     )
     return {
-        "inputs": inputs | done.inputs,
         "started_from": done.started_from,
         "mean": data.mean,
         "epochs": len(done.objectives),
@@ -61,27 +75,11 @@ def train_factors(
     }
 
 
-@dataclass
-class _Done:
-    """Where training starts or goes on: the factors, the epochs that led to them, and the model they came from.
+def start_of(run: Run, data: TrainingData, inputs: dict[str, int]) -> Start:
+    """Return the last epoch that an earlier try of the run committed, else where als.warm_start says to start.
 
-    inputs: the versions of the tables that told of that model.
+    inputs: the versions of the tables to read; where a rebuilt model had started from another, of that one's, too.
     """
-
-    factors: NDArray[np.float32]
-    started_from: str | None = None
-    inputs: dict[str, int] = field(default_factory=dict)
-    objectives: list[float] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
-
-    def note(self) -> dict[str, object]:
-        """What a commit of the factors tells a later try."""
-        epochs = list(zip(self.objectives, self.seconds, strict=True))
-        return {"epochs": epochs, "started_from": self.started_from, "started_inputs": self.inputs}
-
-
-def _start(run: Run, data: TrainingData, inputs: dict[str, int]) -> _Done:
-    """Return the last epoch that an earlier try of the run committed, else where als.warm_start says to start."""
     als = run.config.als
     commits = run.tables.commits(STATE[data.moving], {"model_id": run.run_id})
     if commits:
@@ -89,12 +87,12 @@ def _start(run: Run, data: TrainingData, inputs: dict[str, int]) -> _Done:
         _, factors, _ = read_factors(run, STATE[data.moving], run.run_id, len(objectives))
         run.say(f"training: going on after epoch {len(objectives)} of {als.epochs}")
         note = commits[0].note
-        return _Done(factors, note["started_from"], note.get("started_inputs", {}), objectives, seconds)
+        return Start(factors, note["started_from"], note.get("started_inputs", {}), objectives, seconds)
     factors = initial_factors(data.hashes, als.rank, als.seed, als.init_scale)
     table = STATE[data.moving]
     earlier = model_to_start_from(run, data.moving, inputs.get("gold.models"))
     if earlier is None:
-        return _Done(factors)
+        return Start(factors)
     read = {name: inputs.get(name, run.tables.version(name)) for name in ("gold.models", table)}
     known, theirs, _ = read_factors(run, table, earlier["model_id"], earlier["epochs"], read[table])
     places = np.searchsorted(data.columns, known)
@@ -104,7 +102,7 @@ def _start(run: Run, data: TrainingData, inputs: dict[str, int]) -> _Done:
         f"training: starting from model {earlier['model_id']}, which knows {shared.sum():,} of {len(factors):,} "
         f"{data.moving}"
     )
-    return _Done(factors, earlier["model_id"], read)
+    return Start(factors, earlier["model_id"], read)
 
 
 def _save(run: Run, data: TrainingData, epoch: trainer.Epoch, note: dict[str, object]) -> None:

@@ -9,7 +9,7 @@ from recsys_spark.blocks import store
 from recsys_spark.errors import ConfigError
 from recsys_spark.runs import Option, Run
 from recsys_spark.runs import main as run_job
-from recsys_spark.stages.als import train_factors
+from recsys_spark.stages.als import start_of, train_factors
 from recsys_spark.stages.baselines import train_baseline
 from recsys_spark.stages.known import interactions_commit
 from recsys_spark.stages.models import FACTORS, FITTED, NEIGHBOURS, STATE, VECTORS, register
@@ -60,10 +60,11 @@ def _fit(run: Run, inputs: dict[str, int], note: dict[str, object]) -> int:
     """Fit factors, singular vectors or both to the histories, register the model, and return its epochs."""
     kind = run.config.model.kind
     data = training_data(run, inputs)
+    start = start_of(run, data, inputs) if kind in FACTORS else None  # it may be refused
     blocks = store.build(data.histories, data.columns, data.n_blocks)
     found: dict[str, Any] = {"epochs": 0, "inputs": inputs}
-    if kind in FACTORS:
-        found |= train_factors(run, data, blocks, inputs, note)
+    if start is not None:
+        found |= train_factors(run, data, blocks, start, note) | {"inputs": inputs | start.inputs}
     if kind in VECTORS:
         train_vectors(run, data, blocks, note)
     blocks.close()
