@@ -10,6 +10,7 @@ from hypothesis import settings
 from pyspark.sql import SparkSession
 
 from recsys_spark.session import spark_session
+from tests.jvm import SHORT_LIVED
 
 os.environ["PYSPARK_PYTHON"] = sys.executable
 
@@ -24,8 +25,7 @@ TEST_SETTINGS = {
     "spark.driver.memory": "2g",
     "spark.ui.enabled": "false",
     "spark.executor.memoryOverhead": "1536",
-    # A test session is short: the second compiler and a parallel collector cost more than they bring.
-    "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+    "spark.driver.extraJavaOptions": SHORT_LIVED,
 }
 
 

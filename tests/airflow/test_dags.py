@@ -21,6 +21,7 @@ import pytest
 import yaml
 
 from tests.jobs.shop import configuration, purchases, write_csv
+from tests.jvm import SHORT_LIVED
 
 pytestmark = pytest.mark.airflow
 
@@ -34,7 +35,7 @@ NIGHT = ["ingest", "build_features", "train_als", "score_topk", "evaluate", "has
 # code of a job that was interrupted.
 LAUNCHER = """#!/usr/bin/env bash
 echo "$1" >>{home}/calls
-export PYTHONPATH={project} SPARK_MASTER="local[2]" JAVA_TOOL_OPTIONS="-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+export PYTHONPATH={project} SPARK_MASTER="local[2]" JAVA_TOOL_OPTIONS="{java}"
 if [ "$1" = jobs/train_als.py ] && [ ! -e {home}/interrupted ]; then
     touch {home}/interrupted
     {python} "$@" &
@@ -100,7 +101,9 @@ class Airflow:
 
     def launch_by(self, program: str) -> None:
         """Run jobs by a program from now on."""
-        (self.home / "job").write_text(program.format(home=self.home, project=PROJECT, python=sys.executable))
+        (self.home / "job").write_text(
+            program.format(home=self.home, project=PROJECT, python=sys.executable, java=SHORT_LIVED)
+        )
         (self.home / "job").chmod(0o755)
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:

@@ -115,7 +115,6 @@ class Shop:
             "SPARK_LOCAL_IP": "127.0.0.1",
             "PYTHONPATH": str(PROJECT),
             "PYSPARK_PYTHON": sys.executable,
-            "JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",  # as for the session of the other tests
         }
         arguments = ["--config", str(self.config), "--run-id", "a", "--as-of", AS_OF.isoformat()]
         with (tables.parent / "log").open("wb") as log:

@@ -119,7 +119,6 @@ class Shop:
             "SPARK_LOCAL_IP": "127.0.0.1",
             "PYTHONPATH": str(PROJECT),
             "PYSPARK_PYTHON": sys.executable,
-            "JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
         }
         arguments = ["--config", str(self.config), "--run-id", run_id, "--as-of", AS_OF.isoformat(), *more]
         with (beside / "stdout").open("wb") as out, (beside / "stderr").open("wb") as err:

@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from tests.jvm import SHORT_LIVED
+
 pytestmark = pytest.mark.slow
 
 PROJECT = Path(__file__).parents[2]
@@ -68,7 +70,7 @@ def run(script: str, folder: Path) -> str:
         **os.environ,
         "PATH": f"{folder / '.venv/bin'}:{os.environ['PATH']}",
         "PYTHONPATH": str(PROJECT),
-        "JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+        "JAVA_TOOL_OPTIONS": SHORT_LIVED,
     }
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
