@@ -112,7 +112,7 @@ def test_an_interrupted_training_goes_on_and_ends_at_the_same_bytes(spark, tmp_p
     monkeypatch.setattr(als, "_save", save)
     monkeypatch.setattr(als, "_save_items", loses_a_block_before)
     again = job(config, "--run-id", "killed", *moving, stages=("train_als",))
-    assert again["exit_code"] == 0 and "going on after epoch 2 of 6" in job.stderr
+    assert again["exit_code"] == 0 and "going on after epoch 2 of 6" in job.stderr, again
     assert len(lost) == (side == "users"), "where users move, the items are solved from them at the end"
     assert factors_digest(spark, config, "killed") == factors_digest(spark, config, "whole")
 

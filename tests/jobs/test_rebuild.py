@@ -95,7 +95,7 @@ def test_starting_from_a_model_in_a_table_that_forgets_too_soon_is_refused_befor
 ) -> None:
     def forgets_after(days: int) -> None:
         path = tables(spark, shop).path("gold.item_factors")
-        kept = f"'delta.deletedFileRetentionDuration' = 'interval {days} days'"
+        kept = ", ".join(f"'delta.{what}RetentionDuration' = 'interval {days} days'" for what in ("deletedFile", "log"))
         spark.sql(f"ALTER TABLE delta.`{path}` SET TBLPROPERTIES ({kept})")
 
     def built(*_):

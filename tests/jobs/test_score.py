@@ -381,8 +381,8 @@ def test_similar_items_are_of_one_taste_by_either_measure(spark, shop, job) -> N
     index = {row["item_id"]: row["item_index"] for row in tables(spark, shop).read("gold.item_ids").collect()}
     unit = {item: np.array(factors[i]) / np.linalg.norm(factors[i]) for item, i in index.items()}
     for row in (row for row in rows if row["kind"] == "cosine"):
-        cosines = {item: float(unit[row["item_id"]] @ other) for item, other in unit.items() if item != "item-6"}
-        del cosines[row["item_id"]]  # itself, and item-6 that is not eligible
+        others = unit.keys() - {row["item_id"], "item-6"}  # which is not eligible
+        cosines = {item: float(unit[row["item_id"]] @ unit[item]) for item in others}
         assert [item["score"] for item in row["items"]] == pytest.approx(sorted(cosines.values())[:-5:-1], abs=1e-5)
         assert [cosines[item] for item in items_of(row)] == pytest.approx([item["score"] for item in row["items"]])
     bought = {u: {i for i in range(u % 2, N, 2) if i != left_out(u)} for u in range(N)}
