@@ -15,7 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from py4j.protocol import Py4JJavaError
 from pyspark import RDD, Broadcast, StorageLevel
-from pyspark.errors import PySparkException
+from pyspark.errors import PythonException
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as f
 
@@ -116,8 +116,8 @@ class Blocks:
                 return work()
             except BlockMissingError:
                 self.rebuild()
-            except (PySparkException, Py4JJavaError) as error:  # of a task of `frame`
-                if BlockMissingError.__name__ not in _told(error):
+            except (PythonException, Py4JJavaError) as error:  # of a task of `frame`, which Spark puts into words
+                if BlockMissingError.__name__ not in str(error):
                     raise
                 self.rebuild()
         raise TryAgainError(f"blocks were lost {tries} times in a row: executors die or their disks are cleaned")
@@ -190,11 +190,6 @@ def build(histories: DataFrame, columns: NDArray[np.int32], n: int) -> Blocks:
 _REFERENCES = pa.schema(
     [("block", pa.int32()), ("path", pa.string()), ("n_rows", pa.int32()), ("n_entries", pa.int64())]
 )
-
-
-def _told(error: PySparkException | Py4JJavaError) -> str:
-    """Return all that Spark says of an error, the causes of the causes too: a write hides what it failed at."""
-    return f"{error}\n{getattr(error, '_stackTrace', None) or ''}"
 
 
 def ordered_sum(parts: list[Array]) -> Array:

@@ -34,7 +34,7 @@ def train_als(run: Run) -> None:
     kind = run.config.model.kind
     inputs, note = _inputs(run, rebuilt)
     if kind in FITTED | NEIGHBOURS:
-        check_retention(run, (*inputs, *_of_earlier_models(run)))
+        check_retention(run, dict.fromkeys([*inputs, *_of_earlier_models(run)]))  # a rebuilt model's inputs have both
     where = {"model_id": run.run_id}
     trained = run.tables.find("gold.models", where)
     written = {table: run.tables.commits(table, where) for table in _WRITTEN}

@@ -1,6 +1,5 @@
 """Every JVM of a cluster, and of what is submitted to it, is one that does little before it ends."""
 
-import os
 from collections.abc import Iterator
 
 import pytest
@@ -11,5 +10,5 @@ from tests.jvm import SHORT_LIVED
 @pytest.fixture(scope="session", autouse=True)
 def short_lived_jvms() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
-        patched.setitem(os.environ, "JAVA_TOOL_OPTIONS", SHORT_LIVED)
+        patched.setenv("JAVA_TOOL_OPTIONS", SHORT_LIVED)
         yield
