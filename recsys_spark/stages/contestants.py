@@ -111,7 +111,7 @@ def all_lists(run: Run, past: DataFrame, relevant: DataFrame, models: Mapping[st
         lists[of] = listed.unionByName(fallback, allowMissingColumns=True)
     items, life = here.items, run.config.evaluation.popularity_half_life
     if life is not None:
-        items = with_popularities(run, items, decayed(run, life))
+        items = with_popularities(items, decayed(run, life))
     for popularity in POPULARITIES:
         shipped = scorer.ship(context, popularity_ranker(run, items, popularity))
         lists[popularity] = scorer.recommend(rows, n_rows, shipped, k)

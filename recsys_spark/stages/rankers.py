@@ -24,7 +24,7 @@ from recsys_spark.topk.orders import Orders
 from recsys_spark.topk.prior import Prior, popularity_scales
 from recsys_spark.topk.ranker import ALLOWED, HIDDEN, SEGMENT, Model, Ranker
 from recsys_spark.topk.repeats import COMEBACKS, Repeats, comebacks
-from recsys_spark.transforms.attributes import items_at
+from recsys_spark.transforms.attributes import items_at, states_at
 from recsys_spark.transforms.events import blamed, text
 from recsys_spark.transforms.interactions import decay, exact_sum
 
@@ -50,7 +50,7 @@ def known(run: Run) -> Known:
     """Return what was known, as build_features wrote it, or anew where it did so with other weights."""
     pairs, popular = weighed(run, interactions_commit(run))
     items = items_by_index(run)
-    return Known(pairs, items if popular is None else with_popularities(run, items, popular))
+    return Known(pairs, items if popular is None else with_popularities(items, popular))
 
 
 def histories(run: Run, pairs: DataFrame, only: DataFrame | None = None) -> DataFrame:
@@ -59,12 +59,9 @@ def histories(run: Run, pairs: DataFrame, only: DataFrame | None = None) -> Data
     only: (user_id) of the users to rank, who need no history; without it all that are known.
     """
     topk = run.config.topk
-    hide = hides(topk.hide_seen)
     # Disliked, returned: no history, but not to be shown again.
     gone = f.col("hidden") if "hidden" in pairs.columns else f.lit(False)
-    kept = pairs.where(~gone).select("user_id", "item_id", "weight", hide.alias("_hide"))
-    parts = [scorer.history_rows(_indexed(run, kept), f.col("_hide"))]
-    parts.append(scorer.marks(_indexed(run, pairs.where(gone).select("user_id", "item_id")), HIDDEN))
+    parts = [scorer.history_rows(_indexed(run, pairs), hides(topk.hide_seen), gone)]
     for name, given, kind in (("blocked", topk.blocked, HIDDEN), ("allowed", topk.allowed, ALLOWED)):
         if given is not None:
             parts.append(scorer.marks(_listed_pairs(run, name, given), kind))
@@ -115,12 +112,11 @@ def with_segments(run: Run, ranker: Ranker, known: Known) -> Ranker:
     return dataclasses.replace(ranker, segments=_segment_orders(run, known))
 
 
-def with_popularities(run: Run, items: pa.Table, values: DataFrame) -> pa.Table:
+def with_popularities(items: pa.Table, values: DataFrame) -> pa.Table:
     """Return `items_by_index` with other popularities: values (item_id, some of POPULARITIES)."""
-    ordered = run.tables.read_again("gold.item_ids").join(values, "item_id", "left").toArrow().sort_by("item_index")
+    others = _of_items(items.column("item_id").combine_chunks(), values)
     for name in set(POPULARITIES) & set(values.columns):
-        column = pc.fill_null(ordered.column(name), 0.0)
-        items = items.set_column(items.column_names.index(name), name, column)
+        items = items.set_column(items.column_names.index(name), name, pc.fill_null(others.column(name), 0.0))
     return items
 
 
@@ -190,46 +186,47 @@ def items_by_index(run: Run) -> pa.Table:
     item_id, POPULARITIES, COMEBACKS, category, and eligible: whether the item may be listed at all.
     """
     topk, tables = run.config.topk, run.tables
-    features = tables.read_slice("gold.item_features", {"as_of": run.as_of})
-    features = features.select("item_id", *POPULARITIES, *COMEBACKS, "last_time")
-    items = tables.read_again("gold.item_ids").join(features, "item_id", "left")
-    # The dictionary may know items of later dates.
-    eligible = f.col("popularity").isNotNull()
-    n_unheard = 0
+    ids = tables.read_again("gold.item_ids")
+    known = ids.select("item_id", "item_index").toArrow().sort_by("item_index").combine_chunks()
+    names = known.column("item_id").combine_chunks()
+    active = f.lit(True)
     if topk.active_within is not None:
-        eligible &= f.coalesce(f.col("last_time") >= f.lit(run.as_of) - f.lit(topk.active_within), f.lit(False))
+        active = f.coalesce(f.col("last_time") >= f.lit(run.as_of) - f.lit(topk.active_within), f.lit(False))
+    features = tables.read_slice("gold.item_features", {"as_of": run.as_of})
+    counted = _of_items(names, features.select("item_id", *POPULARITIES, *COMEBACKS, active.alias("active")))
+    # The dictionary may know items of later dates, of which nothing is counted.
+    eligible = pc.fill_null(counted.column("active"), False)
+    category, n_unheard = pa.nulls(len(names), pa.string()), 0
     if tables.exists("silver.items"):
-        every = tables.read_again("silver.items")
         chosen = f.lit(True) if topk.eligible is None else f.coalesce(f.expr(topk.eligible), f.lit(False))
         with blamed(f"topk.eligible: {topk.eligible!r}"):
-            now = items_at(every, run.as_of).select("item_id", "category", chosen.alias("_chosen"))
+            every = tables.read_again("silver.items")
+            mine = states_at(every.join(f.broadcast(ids.select("item_id")), "item_id", "left_semi"), run.as_of)
+            now = f.when(f.col("valid"), f.col("category")).alias("category"), (f.col("valid") & chosen).alias("chosen")
+            listed = _of_items(names, mine.select("item_id", "valid", *now))
             if topk.eligible is not None:
-                n_unheard = (
-                    now.where("_chosen").join(tables.read_again("gold.item_ids"), "item_id", "left_anti").count()
-                )
-        named = every.select("item_id").distinct().withColumn("_named", f.lit(True))
-        items = items.join(named, "item_id", "left").join(now, "item_id", "left")
-        unnamed = f.col("_named").isNull() if topk.eligible is None else f.lit(False)
-        eligible = eligible & f.coalesce(f.col("_chosen"), unnamed)
-    else:
-        items = items.withColumn("category", f.lit(None).cast("string"))
-    with blamed(f"topk.eligible: {topk.eligible!r}"):
-        table = items.select(
-            "item_index",
-            "item_id",
-            *(f.coalesce(name, f.lit(0.0)).alias(name) for name in POPULARITIES),
-            *COMEBACKS,
-            "category",
-            eligible.alias("eligible"),
-        ).toArrow()
-    table = table.sort_by("item_index").combine_chunks()
-    n_eligible = pc.sum(table.column("eligible")).as_py() or 0
+                others = items_at(every.join(f.broadcast(ids), "item_id", "left_anti"), run.as_of)
+                n_unheard = others.where(chosen).count()
+        category = listed.column("category")
+        # No row of the catalog tells of an item, or none that is valid.
+        unnamed = pc.and_(pc.is_null(listed.column("valid")), topk.eligible is None)
+        eligible = pc.and_(eligible, pc.or_(pc.fill_null(listed.column("chosen"), False), unnamed))
+    n_eligible = pc.sum(eligible).as_py() or 0
     # What is eligible but has no event is in no list: many of them mean that log and catalog name items differently.
-    counts = {"eligible": n_eligible, "known": table.num_rows, "eligible_without_events": n_unheard}
-    if (n_eligible < table.num_rows or n_unheard) and run.counts.get("eligible_items") != counts:
+    counts = {"eligible": n_eligible, "known": len(names), "eligible_without_events": n_unheard}
+    if (n_eligible < len(names) or n_unheard) and run.counts.get("eligible_items") != counts:
         run.counts["eligible_items"] = counts
-        run.say(f"scoring: {n_eligible:,} of {table.num_rows:,} items may be listed; {n_unheard:,} more have no events")
-    return table
+        run.say(f"scoring: {n_eligible:,} of {len(names):,} items may be listed; {n_unheard:,} more have no events")
+    popular = {name: pc.fill_null(counted.column(name), 0.0) for name in POPULARITIES}
+    returning = {name: counted.column(name) for name in COMEBACKS}
+    more = {**popular, **returning, "category": category, "eligible": eligible}
+    return pa.table({**dict(zip(known.column_names, known.columns, strict=True)), **more}).combine_chunks()
+
+
+def _of_items(names: pa.Array, rows: DataFrame) -> pa.Table:
+    """Return rows (item_id, …), one an item, in the order of names (n_items,), null where an item has none."""
+    held = rows.toArrow().combine_chunks()
+    return held.take(pc.index_in(names, held.column("item_id").combine_chunks()))
 
 
 def _indexed(run: Run, pairs: DataFrame) -> DataFrame:

@@ -3,11 +3,15 @@
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from pyspark import Accumulator
 from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as f
 
+from recsys_spark.als.linalg import one_thread
 from recsys_spark.config import Files
 from recsys_spark.errors import DataError, TryAgainError
 from recsys_spark.redaction import redacted_config
@@ -22,7 +26,7 @@ from recsys_spark.stages.shown import show_lists
 from recsys_spark.stages.similar import similar_items
 from recsys_spark.tables import Slice
 from recsys_spark.topk import scorer
-from recsys_spark.topk.ranker import Ranker
+from recsys_spark.topk.ranker import Ranker, rank_chunk
 from recsys_spark.transforms.events import text
 
 PARTS = "gold.recommendations_parts"
@@ -163,29 +167,31 @@ def _export(run: Run, where: Slice) -> None:
 
 
 def _score_few(run: Run, model: Row, file: str) -> None:
-    """Rank for the users of a file and show their lists, on stderr and in the summary; no table changes."""
-    given, n_rows = _given(run, file)
-    users, then = given.select("user_id").distinct(), known(run)
+    """Rank for the users of a file and show their lists, on stderr and in the summary; no table changes.
+
+    So few are ranked on the driver: Python workers would take longer to start than they would work.
+    """
+    given, users = _given(run, file)
+    only, then = run.spark.createDataFrame([(user,) for user in users], "user_id string"), known(run)
     if "item_id" in given.columns:
         own = given.where(f.col("item_id") != "").groupBy("user_id", "item_id").agg(f.sum("weight").alias("weight"))
         pairs = own.withColumn("event_types", f.lit(None).cast("array<string>"))
     else:
-        pairs = then.pairs
-    rows = histories(run, pairs, users)
+        pairs = then.pairs.where(f.col("user_id").isin(users))
+    rows = histories(run, pairs, only).toArrow()
     ranker = model_ranker(run, model, then, segments=False)
-    lists = _ranked(run, rows, n_rows, ranker)
-    short = {row["user_id"] for row in lists if _filled_up(row, run.config.topk.k)}
+    lists = _ranked(rows, ranker, run.config.topk.k)
+    short = [user for user, row in lists.items() if _filled_up(row, run.config.topk.k)]
     # What is popular in segments takes a pass over all interactions, and few lists need it.
     if short and run.tables.exists("silver.users") and model["kind"] not in POPULARITIES:
-        again = _ranked(run, rows.where(f.col("user_id").isin(*short)), n_rows, with_segments(run, ranker, then))
-        lists = [row for row in lists if row["user_id"] not in short] + again
-    run.counts["users"] = show_lists(run, lists, pairs)
-    for frame in (given, then.pairs):
-        frame.unpersist()
+        theirs = rows.filter(pc.is_in(rows.column("user_id"), pa.array(short)))
+        lists |= _ranked(theirs, with_segments(run, ranker, then), run.config.topk.k)
+    run.counts["users"] = show_lists(run, lists.values(), pairs)
+    then.pairs.unpersist()
 
 
-def _given(run: Run, file: str) -> tuple[DataFrame, int]:
-    """Return the rows of a file of users, and how many: user_id, and where it has histories, item_id and weight."""
+def _given(run: Run, file: str) -> tuple[DataFrame, list[str]]:
+    """Return the rows of a file of users (user_id, and where it has histories item_id, weight), and these users."""
     form = _FORMATS.get(Path(file).suffix)
     if form is None:
         raise DataError(f"--users {file}: its name must end in {', '.join(_FORMATS)}")
@@ -196,31 +202,35 @@ def _given(run: Run, file: str) -> tuple[DataFrame, int]:
     if "item_id" in raw.columns:
         weight = text("weight").try_cast("double") if "weight" in raw.columns else f.lit(1.0)
         columns += [f.coalesce(text("item_id"), f.lit("")).alias("item_id"), weight.alias("weight")]
-    given = raw.select(*columns).persist()
+    given = raw.select(*columns)
     # NaN is more than infinity in Spark. Only ratings may be below zero.
     least = float("-inf") if run.config.als.objective == "explicit" else 0.0
     fits = (f.abs("weight") < float("inf")) & (f.col("weight") >= least)
     no_number = f.count_if(~f.coalesce(fits, f.lit(False))) if "item_id" in raw.columns else f.lit(0)
-    nobody, no_weight, n_users, n_rows = given.agg(
-        f.count_if(f.col("user_id") == ""), no_number, f.count_distinct("user_id"), f.count(f.lit(1))
-    ).collect()[0]
+    # One more than may be, and nobody, who would be one of them.
+    rows = given.groupBy("user_id").agg(f.count(f.lit(1)), no_number).limit(_FEW + 2).collect()
+    users = sorted(user for user, _, _ in rows if user)
+    if len(users) > _FEW:
+        raise DataError(f"--users {file}: more than {_FEW} users; score all users instead")
+    nobody, no_weight = sum(n for user, n, _ in rows if not user), sum(wrong for _, _, wrong in rows)
     if nobody or no_weight:
         raise DataError(
             f"--users {file}: {nobody} rows without a user, {no_weight} with a weight that is no "
             f"number{'' if least < 0 else ' from 0 on'}"
         )
-    if not 0 < n_users <= _FEW:
-        most = f", more than {_FEW}; score all users instead" if n_users else ""
-        raise DataError(f"--users {file}: {n_users or 'no'} users{most}")
-    return given, n_rows
+    if not users:
+        raise DataError(f"--users {file}: no users")
+    return given, users
 
 
-def _ranked(run: Run, rows: DataFrame, n_rows: int, ranker: Ranker) -> list[Row]:
-    shipped = scorer.ship(run.spark.sparkContext, ranker)
-    return scorer.recommend(rows, n_rows, shipped, run.config.topk.k).collect()
+def _ranked(rows: pa.Table, ranker: Ranker, k: int) -> dict[str, dict[str, Any]]:
+    """Return the lists of the users of rows, by user; see `scorer.recommend`."""
+    with one_thread():
+        chunks = [rank_chunk(chunk, ranker, k) for chunk in scorer.sorted_users(rows.to_batches())]
+    return {row["user_id"]: row for chunk in chunks for row in chunk.to_pylist()}
 
 
-def _filled_up(row: Row, k: int) -> bool:
+def _filled_up(row: dict[str, Any], k: int) -> bool:
     """Return whether a list has popular items after those that the model ranked, or nothing else, or ends early."""
     items = row["items"]
     return row["source"] == "popular" or len(items) < k or any(item["score"] is None for item in items)

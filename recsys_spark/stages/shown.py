@@ -1,8 +1,9 @@
 """Lists as people look at them: a user's history beside what is recommended and why, by the names of items."""
 
+from collections.abc import Iterable
 from typing import Any
 
-from pyspark.sql import DataFrame, Row
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as f
 from rich.table import Table
 from rich.text import Text
@@ -13,7 +14,7 @@ from recsys_spark.stages.known import names_of
 _HISTORY = 10
 
 
-def show_lists(run: Run, lists: list[Row], pairs: DataFrame) -> dict[str, list[dict[str, Any]]]:
+def show_lists(run: Run, lists: Iterable[dict[str, Any]], pairs: DataFrame) -> dict[str, list[dict[str, Any]]]:
     """Print each user's list beside the weightiest items of her history; return the lists by user.
 
     lists: user_id, items, source, of a few users; pairs: user_id, item_id, weight, of any.
@@ -47,7 +48,7 @@ def show_lists(run: Run, lists: list[Row], pairs: DataFrame) -> dict[str, list[d
             reasons = ", ".join(names[reason["item_id"]] for reason in item["because"] or ())
             table.add_row(mine, Text(names[item["item_id"]]), score, Text(reasons))
         run.console.print(table)
-    return {row["user_id"]: [item.asDict(recursive=True) for item in row["items"]] for row in rows}
+    return {row["user_id"]: row["items"] for row in rows}
 
 
 def show_someone(run: Run, model_id: str) -> None:
@@ -58,4 +59,4 @@ def show_someone(run: Run, model_id: str) -> None:
     served = lists.where("source NOT IN ('segment', 'popular')").join(known, "user_id", "left_semi")
     someone = served.orderBy(f.xxhash64("user_id")).limit(1).collect()
     if someone:
-        show_lists(run, someone, pairs)
+        show_lists(run, [row.asDict(recursive=True) for row in someone], pairs)

@@ -23,9 +23,13 @@ _ROWS_A_PARTITION = 500_000
 _ROWS_A_CHUNK = 250_000
 
 
-def history_rows(pairs: DataFrame, hide: Column) -> DataFrame:
-    """Return the rows that `recommend` takes, of histories (user_id, item_index, weight); hide: is the item hidden?"""
-    kind = f.lit(HISTORY) + f.when(hide, HIDDEN).otherwise(0)
+def history_rows(pairs: DataFrame, hide: Column, gone: Column | None = None) -> DataFrame:
+    """Return the rows that `recommend` takes, of histories (user_id, item_index, weight).
+
+    hide: is the item not to be listed? gone: is it so and of no history either?
+    """
+    seen = f.lit(HISTORY) + f.when(hide, HIDDEN).otherwise(0)
+    kind = seen if gone is None else f.when(gone, HIDDEN).otherwise(seen)
     return pairs.select(
         "user_id", f.col("item_index").cast("int"), f.col("weight").cast("float"), kind.cast("byte").alias("kind")
     )

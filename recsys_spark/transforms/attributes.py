@@ -37,13 +37,18 @@ def items_at(items: DataFrame, as_of: dt.datetime | None) -> DataFrame:
 
     An item of which no row is valid then is left out; without as_of all rows are valid.
     """
-    if as_of is not None:
-        now = f.lit(as_of)
-        begun = f.coalesce(f.col("valid_from") <= now, f.lit(True))
-        items = items.where(begun & f.coalesce(f.col("valid_to") > now, f.lit(True)))
+    return states_at(items, as_of).where("valid").drop("valid")
+
+
+def states_at(items: DataFrame, as_of: dt.datetime | None) -> DataFrame:
+    """Return the rows of `items_at`, valid, and for each item that is not there a row that is not."""
+    now = f.lit(as_of)
+    begun = f.coalesce(f.col("valid_from") <= now, f.lit(True))
+    valid = begun & f.coalesce(f.col("valid_to") > now, f.lit(True)) if as_of is not None else f.lit(True)
     described = f.to_json(f.struct("name", "category", f.map_entries("attributes").alias("attributes")))
-    first = Window.partitionBy("item_id").orderBy(f.desc_nulls_last("valid_from"), f.desc("rows"), described)
-    return items.withColumn("_place", f.row_number().over(first)).where(f.col("_place") == 1).drop("_place")
+    order = f.desc("valid"), f.desc_nulls_last("valid_from"), f.desc("rows"), described
+    place = f.row_number().over(Window.partitionBy("item_id").orderBy(*order))
+    return items.withColumn("valid", valid).withColumn("_place", place).where(f.col("_place") == 1).drop("_place")
 
 
 def users(raw: DataFrame, config: Users) -> DataFrame:
