@@ -15,6 +15,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
@@ -72,7 +73,7 @@ def _ascending(values: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(sorted(values))
 
 
-def _each_once(values: tuple[int, ...]) -> tuple[int, ...]:
+def _each_once(values: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(dict.fromkeys(values))
 
 
@@ -363,6 +364,11 @@ class Features(_Section):
     def known_events(self) -> dict[str, float] | None:
         """Return the weight of every event type that is known, 0 where it hides; None where any type will do."""
         return None if self.events is None else {**self.events, **dict.fromkeys(self.hides, 0.0)}
+
+    @field_validator("of_users", "of_items", "windows")
+    @classmethod
+    def _once(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        return _each_once(values)
 
     @model_validator(mode="after")
     def _sound(self) -> Self:

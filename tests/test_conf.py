@@ -261,6 +261,8 @@ def test_overrides_replace_values_and_make_sections_that_are_not_there(shop: Pat
             "source.path=[a.csv, b.csv]",
             "evaluation.k=[10, 5, 10]",
             "tune.epochs=[8, 4, 8]",
+            "features.windows=[1d, 7d, 24h]",
+            "features.of_items=[age, sums, age]",
             "source.options.sep=;",
             "source.columns={user: u, item: i}",
             "topk.hide_seen=false",
@@ -270,6 +272,8 @@ def test_overrides_replace_values_and_make_sections_that_are_not_there(shop: Pat
     assert config.source.path == ("a.csv", "b.csv")
     assert config.evaluation.k == (10, 5), "in the order given: the first is the gate's"
     assert config.tune.epochs == (4, 8)
+    assert config.features.windows == (dt.timedelta(days=1), dt.timedelta(days=7)), "of one length is one"
+    assert config.features.of_items == ("age", "sums")
     assert config.source.options == {"sep": ";"}
     assert (config.source.columns.user, config.source.columns.item) == ("u", "i")
     assert config.topk.hide_seen is False
