@@ -123,6 +123,8 @@ def _settings(config: Config) -> dict[str, object]:
     del chosen["source"]["ingested_before"]  # it chose the version of bronze.events
     return {"config": chosen}
 
+    if config.als.objective == "explicit":  # ratings of 0 are trained on
+        chosen["als"] = {"objective": "explicit"}
 
 def _quarantine(run: Run, lost: DataFrame, n_rows: int, n_kept: int) -> None:
     """Write the refused rows with their reasons, and check that no row is lost.

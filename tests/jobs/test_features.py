@@ -224,6 +224,29 @@ def test_a_date_that_was_still_to_come_and_all_there_is_are_built_anew_with_what
 
 
 def test_users_held_out_are_ranked_by_a_model_that_never_saw_them(spark, tmp_path, job) -> None:
+def test_ratings_of_nothing_are_trained_on_as_soon_as_ratings_are(spark, tmp_path, job) -> None:
+    """Nothing of `features` has changed, and yet another part of the pairs is to be trained on."""
+    rows = [(*row, "0" if row[1] == "item-2" else "3") for row in purchases()]
+    log = write_csv(tmp_path / "log.csv", rows, "customer,product,bought_at,stars")
+    columns = {"user": "customer", "item": "product", "time": "bought_at", "value": "stars"}
+    config = configuration(
+        tmp_path,
+        log,
+        source={"path": str(log), "format": "csv", "columns": columns},
+        features={"value": "multiply"},
+    )
+
+    def trained_on(*arguments: str) -> bool:
+        assert job(config, *WHEN, *arguments, stages=BUILD)["exit_code"] == 0
+        found = tables(spark, config).read("silver.interactions").where("item_id = 'item-2'").collect()
+        (core,) = {row["core"] for row in found}
+        return bool(core)
+
+    explicit = ("--set", "als.objective=explicit")
+    assert [trained_on(), trained_on(*explicit), trained_on(*explicit), trained_on()] == [False, True, True, False]
+    assert "they are built already" not in job.stderr
+
+
     config = configuration(
         tmp_path, write_csv(tmp_path / "log.csv", purchases()), holdout={"users": 0.25, "of_items": 0.1, "seed": 3}
     )
