@@ -2,6 +2,7 @@
 
 import datetime as dt
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -223,7 +224,6 @@ def test_a_date_that_was_still_to_come_and_all_there_is_are_built_anew_with_what
     assert (before, after) == ([len(lines())] * 2, [len(lines()) + 1] * 2)
 
 
-def test_users_held_out_are_ranked_by_a_model_that_never_saw_them(spark, tmp_path, job) -> None:
 def test_ratings_of_nothing_are_trained_on_as_soon_as_ratings_are(spark, tmp_path, job) -> None:
     """Nothing of `features` has changed, and yet another part of the pairs is to be trained on."""
     rows = [(*row, "0" if row[1] == "item-2" else "3") for row in purchases()]
@@ -247,15 +247,21 @@ def test_ratings_of_nothing_are_trained_on_as_soon_as_ratings_are(spark, tmp_pat
     assert "they are built already" not in job.stderr
 
 
+def test_users_held_out_are_ranked_by_a_model_that_never_saw_them(spark, tmp_path, job) -> None:
     config = configuration(
         tmp_path, write_csv(tmp_path / "log.csv", purchases()), holdout={"users": 0.25, "of_items": 0.1, "seed": 3}
     )
     summary = job(config, "--run-id", "a")
     assert summary["exit_code"] == 0, summary.get("error")
     read = tables(spark, config).read
-    core = read("silver.interactions").groupBy("user_id").agg({"core": "max"}).collect()
-    held = {row["user_id"] for row in core if not row["max(core)"]}
+    pairs = read("silver.interactions").collect()
+    held = {row["user_id"] for row in pairs} - {row["user_id"] for row in pairs if row["core"]}
     assert 2 <= len(held) <= 12
+    assert all(row["adopted"] == (row["user_id"] not in held) for row in pairs)
+    everyone = Counter(row["item_id"] for row in pairs)
+    learnt = Counter(row["item_id"] for row in pairs if row["user_id"] not in held)
+    popular = {row["item_id"]: (row["users"], row["popularity"]) for row in read("gold.item_features").collect()}
+    assert popular == {item: (n, learnt[item]) for item, n in everyone.items()}, "what is popular is learnt too"
     judged = {row["user_id"] for row in read("gold.metrics").select("user_id").distinct().collect()}
     assert judged == held
     lists = {row["user_id"]: row["source"] for row in read("gold.recommendations").collect()}
