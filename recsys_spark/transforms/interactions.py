@@ -173,9 +173,12 @@ def with_event_types(pairs: DataFrame, features: Features) -> DataFrame:
     if features.events is None:
         names = f.lit(None).cast("array<string>")
     else:
-        seen = f.col("type_bits")
-        each = (f.when(seen.bitwiseAND(bit) > 0, name) for name, bit in _bits(features).items())
-        names = f.array_compact(f.array(*each))
+        seen, none = f.col("type_bits"), f.array().cast("array<string>")
+        # Spark interprets array_compact a row at a time, where it compiles this.
+        each = (
+            f.when(seen.bitwiseAND(bit) > 0, f.array(f.lit(n))).otherwise(none) for n, bit in _bits(features).items()
+        )
+        names = f.concat(*each)
     return pairs.withColumn("event_types", names).drop("type_bits")
 
 
