@@ -6,6 +6,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from recsys_spark.transforms import events
@@ -222,6 +224,22 @@ def test_a_date_that_was_still_to_come_and_all_there_is_are_built_anew_with_what
     write_csv(tmp_path / "log" / "2.csv", [("late", "item-1", "2024-01-01 00:00:00", "buy", "1")], HEADER)
     after = [job(config, *when, stages=BUILD)["counts"]["rows"] for when in (ahead, ())]
     assert (before, after) == ([len(lines())] * 2, [len(lines()) + 1] * 2)
+
+
+def test_times_of_any_year_are_in_a_tables_files_as_any_reader_knows_them(spark, tmp_path, job) -> None:
+    """The first of them is what some systems write for none."""
+    texts = ["0001-01-01 00:00:00", "1500-03-01 12:00:00.000001", "2024-01-01 00:00:00"]
+    rows = [("user-0", f"item-{n}", text) for n, text in enumerate(texts)]
+    config = configuration(tmp_path, write_csv(tmp_path / "log.csv", rows))
+    summary = job(config, *WHEN, stages=BUILD)
+    assert (summary["exit_code"], summary["counts"]["kept"]) == (0, len(texts)), summary
+    files = (tmp_path / "tables/silver/interactions").glob("as_of=*/*.parquet")
+    columns = [pq.ParquetFile(file).read().column("first_time") for file in files]
+    assert {column.type for column in columns} == {pa.timestamp("us", tz="UTC")}
+    found = sorted(micros for column in columns for micros in column.cast(pa.int64()).to_pylist())
+    moments = (dt.datetime.fromisoformat(f"{text}+00:00") for text in texts)
+    since = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+    assert found == [(moment - since) // dt.timedelta(microseconds=1) for moment in moments]
 
 
 def test_ratings_of_nothing_are_trained_on_as_soon_as_ratings_are(spark, tmp_path, job) -> None:
