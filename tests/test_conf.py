@@ -355,6 +355,7 @@ def test_what_is_no_time_is_refused(tmp_path: Path) -> None:
         ("features.of_items=[category]", "features.of_items: category needs items.columns.category"),
         ("features.of_users=[friends]", "features.of_users: friends needs the section `friends`"),
         ("holdout.last=1", "holdout.last needs source.columns.time"),
+        ("source.measures={n: a, n_7d: b}", "source.measures: n_7d is what a sum of n is called; rename it"),
     ],
 )
 def test_settings_that_contradict_one_another_are_refused(shop: Path, override: str, words: str) -> None:
