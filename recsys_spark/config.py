@@ -15,6 +15,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
@@ -47,6 +48,19 @@ def _positive(value: dt.timedelta) -> dt.timedelta:
     return value
 
 
+def name_of(window: dt.timedelta) -> str:
+    """Return a window as it is written in a configuration.
+
+    >>> [name_of(dt.timedelta(hours=hours)) for hours in (1, 24, 36, 168)]
+    ['1h', '1d', '36h', '7d']
+    """
+    seconds = window / dt.timedelta(seconds=1)
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds % size == 0:
+            return f"{seconds / size:.0f}{unit}"
+    return f"{seconds:g}s"
+
+
 def utc(value: Any) -> dt.datetime:
     """Read an ISO time; without a zone it is UTC.
 
@@ -72,7 +86,7 @@ def _ascending(values: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(sorted(values))
 
 
-def _each_once(values: tuple[int, ...]) -> tuple[int, ...]:
+def _each_once(values: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(dict.fromkeys(values))
 
 
@@ -363,6 +377,11 @@ class Features(_Section):
     def known_events(self) -> dict[str, float] | None:
         """Return the weight of every event type that is known, 0 where it hides; None where any type will do."""
         return None if self.events is None else {**self.events, **dict.fromkeys(self.hides, 0.0)}
+
+    @field_validator("of_users", "of_items", "windows")
+    @classmethod
+    def _once(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        return _each_once(values)
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
@@ -712,6 +731,9 @@ class Config(_Section):
                 raise ValueError(f"features.{name} needs items.columns.category")
         if "friends" in self.features.of_users and self.friends is None:
             raise ValueError("features.of_users: friends needs the section `friends`")
+        sums = {f"{name}_{name_of(window)}": name for name in self.source.measures for window in self.features.windows}
+        if taken := sorted(sums.keys() & self.source.measures.keys()):
+            raise ValueError(f"source.measures: {taken[0]} is what a sum of {sums[taken[0]]} is called; rename it")
         if self.features.negative == "keep" and self.als.objective != "explicit":
             raise ValueError("features.negative: keep is for ratings: als.objective: explicit")
         if self.features.value != "ignore" and self.source.columns.value is None:

@@ -59,6 +59,7 @@ SCHEMAS: dict[str, t.StructType] = {
         events=t.LongType(),
         event_types=t.ArrayType(t.StringType()),
         hidden=t.BooleanType(),
+        adopted=t.BooleanType(),
         first_time=t.TimestampType(),
         last_time=t.TimestampType(),
         core=t.BooleanType(),

@@ -24,6 +24,8 @@ RUNTIME = {
     # Groups are of users, items and pairs, too many for the small map that Spark would look into before the large one.
     "spark.sql.codegen.aggregate.map.twolevel.enabled": "false",
     "spark.sql.legacy.parquet.nanosAsLong": "true",
+    # Spark's own times of twelve bytes take longer to write, more room, and have no bounds in a file's footer.
+    "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
     "spark.sql.inMemoryColumnarStorage.compressed": "false",
     "spark.sql.execution.arrow.pyspark.enabled": "true",
     "spark.sql.execution.arrow.maxRecordsPerBatch": "100000",

@@ -261,6 +261,8 @@ def test_overrides_replace_values_and_make_sections_that_are_not_there(shop: Pat
             "source.path=[a.csv, b.csv]",
             "evaluation.k=[10, 5, 10]",
             "tune.epochs=[8, 4, 8]",
+            "features.windows=[1d, 7d, 24h]",
+            "features.of_items=[age, sums, age]",
             "source.options.sep=;",
             "source.columns={user: u, item: i}",
             "topk.hide_seen=false",
@@ -270,6 +272,8 @@ def test_overrides_replace_values_and_make_sections_that_are_not_there(shop: Pat
     assert config.source.path == ("a.csv", "b.csv")
     assert config.evaluation.k == (10, 5), "in the order given: the first is the gate's"
     assert config.tune.epochs == (4, 8)
+    assert config.features.windows == (dt.timedelta(days=1), dt.timedelta(days=7)), "of one length is one"
+    assert config.features.of_items == ("age", "sums")
     assert config.source.options == {"sep": ";"}
     assert (config.source.columns.user, config.source.columns.item) == ("u", "i")
     assert config.topk.hide_seen is False
@@ -351,6 +355,7 @@ def test_what_is_no_time_is_refused(tmp_path: Path) -> None:
         ("features.of_items=[category]", "features.of_items: category needs items.columns.category"),
         ("features.of_users=[friends]", "features.of_users: friends needs the section `friends`"),
         ("holdout.last=1", "holdout.last needs source.columns.time"),
+        ("source.measures={n: a, n_7d: b}", "source.measures: n_7d is what a sum of n is called; rename it"),
     ],
 )
 def test_settings_that_contradict_one_another_are_refused(shop: Path, override: str, words: str) -> None:

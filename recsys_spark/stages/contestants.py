@@ -25,7 +25,7 @@ from recsys_spark.stages.rankers import (
 )
 from recsys_spark.stages.score import score_topk
 from recsys_spark.topk import scorer
-from recsys_spark.transforms import interactions
+from recsys_spark.transforms import interactions, splits
 
 CHAMPION = "champion"
 
@@ -132,6 +132,7 @@ def _lists_of(run: Run, model_id: str) -> DataFrame:
 def decayed(run: Run, half_life: dt.timedelta) -> DataFrame:
     """Return (item_id, popularity_decayed, adoptions_decayed) of the run's past, with a half-life of their own."""
     past, _ = past_and_future(run)
-    found = interactions.popularities(past, run.config.features, run.as_of, [half_life])
+    learnt = splits.learnt_from(run.config.holdout)
+    found = interactions.popularities(past, run.config.features, run.as_of, [half_life], learnt)
     names = ("popularity_decayed", "adoptions_decayed")
     return found.select("item_id", *(f.col(f"{name}_0").alias(name) for name in names))

@@ -62,7 +62,9 @@ def build_features(run: Run) -> None:
     note["counts"] = dict(run.counts)
     known.write_attributes(run)
     past, future = splits.split(good, run.as_of, run.config.evaluation.horizon, run.config.holdout)
-    pairs = interactions.interactions(past, run.config.features, run.as_of).persist(StorageLevel.MEMORY_AND_DISK)
+    learnt = splits.learnt_from(run.config.holdout)
+    pairs = interactions.interactions(past, run.config.features, run.as_of, learnt)
+    pairs = pairs.persist(StorageLevel.MEMORY_AND_DISK)
     n_pairs = pairs.count()
     if n_pairs == 0:
         raise DataError(f"as of {run.as_of}: no event is left to learn from; look at silver.quarantine or --as-of")
@@ -121,6 +123,8 @@ def _settings(config: Config) -> dict[str, object]:
     sections = {"source", "features", "holdout", "items", "users", "friends"}
     chosen = redacted_config(config.model_dump(mode="json", include=sections))
     del chosen["source"]["ingested_before"]  # it chose the version of bronze.events
+    if config.als.objective == "explicit":  # ratings of 0 are trained on
+        chosen["als"] = {"objective": "explicit"}
     return {"config": chosen}
 
 

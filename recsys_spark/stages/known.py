@@ -14,7 +14,7 @@ from recsys_spark.errors import DataError
 from recsys_spark.runs import Run
 from recsys_spark.stages.events import past_and_future, read_files
 from recsys_spark.tables import Commit
-from recsys_spark.transforms import attributes, features, profile
+from recsys_spark.transforms import attributes, features, profile, splits
 from recsys_spark.transforms import interactions as transforms
 from recsys_spark.transforms.features import Moment
 
@@ -55,8 +55,8 @@ def weighed(run: Run, built: Commit) -> tuple[DataFrame, DataFrame | None]:
         return run.tables.read_slice("silver.interactions", {"as_of": run.as_of}, built.version), None
     settings = run.config.features
     past, _ = past_and_future(run, built.note["from"]["bronze.events"])
-    pairs = transforms.with_event_types(transforms.interactions(past, settings, run.as_of), settings)
-    pairs = pairs.persist(StorageLevel.MEMORY_AND_DISK)
+    pairs = transforms.interactions(past, settings, run.as_of, splits.learnt_from(run.config.holdout))
+    pairs = transforms.with_event_types(pairs, settings).persist(StorageLevel.MEMORY_AND_DISK)
     counted = transforms.item_features(pairs, run.as_of, settings.popularity_half_life)
     popular = counted.select("item_id", "popularity", "popularity_decayed", "adoptions_decayed")
     return pairs, popular
@@ -109,7 +109,7 @@ def moment_of(run: Run, past: DataFrame) -> Moment:
 
 def interactions(run: Run, marked: DataFrame) -> DataFrame:
     """Return silver.interactions of the run's as_of, of its pairs marked by `with_core`."""
-    named = transforms.with_event_types(marked.drop("recent", "adopted"), run.config.features)
+    named = transforms.with_event_types(marked.drop("recent"), run.config.features)
     return named.withColumn("as_of", as_timestamp(run.as_of))
 
 

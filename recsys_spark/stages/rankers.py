@@ -283,7 +283,7 @@ def _segment_orders(run: Run, known: Known) -> Orders | None:
         return None
     names = _segments(run)
     most = max(run.config.topk.k, min(_SEGMENT_ITEMS, _SEGMENT_ROWS // max(len(names), 1)))
-    pairs, items = known.pairs.where("NOT hidden"), known.items
+    pairs, items = known.pairs.where("adopted"), known.items
     one: Any = f.lit(1.0)
     if run.config.topk.fallback != "popularity" and run.as_of is not None:
         time = "first_time" if run.config.topk.fallback == "adoptions_decayed" else "last_time"

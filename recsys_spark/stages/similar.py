@@ -38,7 +38,7 @@ def co_occurrence(
 
     items: item_id, item_index; eligible: item_index.
     """
-    shown = run.tables.read_slice("silver.interactions", {"as_of": run.as_of}, version).where("NOT hidden")
+    shown = run.tables.read_slice("silver.interactions", {"as_of": run.as_of}, version).where("adopted")
     pairs = shown.join(f.broadcast(items), "item_id").select("user_id", "item_index")
     most = run.config.topk.neighbours_history
     return neighbours.co_occurrence(pairs, pairs.count(), items, eligible, k, most, shrinkage)

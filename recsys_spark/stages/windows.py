@@ -143,7 +143,7 @@ def window_on(
         marked,
         n_pairs,
         wanted,
-        interactions.popularities(known, config.features, moment, _lives(popular)),
+        interactions.popularities(known, config.features, moment, _lives(popular), splits.learnt_from(config.holdout)),
         _columns(popular),
         run.tables.read("gold.user_ids"),
         run.tables.read("gold.item_ids"),

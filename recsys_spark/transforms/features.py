@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as f
 
+from recsys_spark.config import name_of
 from recsys_spark.schemas import ITEM_ID, SCHEMAS, USER_ID
 from recsys_spark.transforms.interactions import exact_sum
 
@@ -39,19 +40,6 @@ class Moment:
             return f.col("time") >= f.lit(self.as_of - window)
         except OverflowError:  # longer than the calendar
             return f.lit(True)
-
-
-def name_of(window: dt.timedelta) -> str:
-    """Return a window as it is written in a configuration.
-
-    >>> [name_of(dt.timedelta(hours=hours)) for hours in (1, 24, 36, 168)]
-    ['1h', '1d', '36h', '7d']
-    """
-    seconds = window / dt.timedelta(seconds=1)
-    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
-        if seconds % size == 0:
-            return f"{seconds / size:.0f}{unit}"
-    return f"{seconds:g}s"
 
 
 def recency(moment: Moment) -> Column:

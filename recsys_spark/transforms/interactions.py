@@ -66,14 +66,17 @@ def exact_sum(weight: Column, parts: float = _RESOLUTION, *, small: bool = False
     return (f.sum(high).cast("double") * f.lit(_LOW) + f.sum(low).cast("double")) / f.lit(parts)
 
 
-def interactions(events: DataFrame, features: Features, as_of: dt.datetime | None) -> DataFrame:
+def interactions(
+    events: DataFrame, features: Features, as_of: dt.datetime | None, learnt: Column | None = None
+) -> DataFrame:
     """Return one row a pair: user_id, item_id, weight, events, type_bits, hidden, recent, adopted, first and last_time.
 
     weight is features.transform of the weights of the pair's valid events; type_bits are the types of them, for
     `with_event_types` to name. hidden: an event hides the item from the user, or those against it
     outweigh the others (unless `negative: keep`); its weight is 0. recent is the sum of 2^(−age /
     popularity_half_life) of the events that speak for the item, or of 1 where the log has no time. adopted: there are
-    such events, and the item is not hidden; a pair that is old enough to weigh nothing is adopted still.
+    such events, the item is not hidden, and the user is one to learn from (`learnt`, as `splits.learnt_from` gives it;
+    without it everyone is); a pair that is old enough to weigh nothing is adopted still.
     """
     total = _total(features, as_of)
     hidden = _hidden(features, total)
@@ -84,7 +87,7 @@ def interactions(events: DataFrame, features: Features, as_of: dt.datetime | Non
         _type_bits(features).alias("type_bits"),
         hidden.alias("hidden"),
         recent.alias("recent"),
-        _adopted(features, hidden).alias("adopted"),
+        _adopted(features, hidden, learnt).alias("adopted"),
         f.min("time").alias("first_time"),
         f.max("time").alias("last_time"),
     )
@@ -106,9 +109,10 @@ def _hidden(features: Features, total: Column) -> Column:
     return outweighed | hides
 
 
-def _adopted(features: Features, hidden: Column) -> Column:
+def _adopted(features: Features, hidden: Column, learnt: Column | None) -> Column:
     """Return whether a pair's events make the item popular; hidden: do they hide it from the user?"""
-    return f.max(_speaks_for(features)) & ~hidden
+    speaks = f.max(_speaks_for(features)) & ~hidden
+    return speaks if learnt is None else speaks & learnt
 
 
 def transformed(transform: str, total: Column, events: Column) -> Column:
@@ -169,9 +173,12 @@ def with_event_types(pairs: DataFrame, features: Features) -> DataFrame:
     if features.events is None:
         names = f.lit(None).cast("array<string>")
     else:
-        seen = f.col("type_bits")
-        each = (f.when(seen.bitwiseAND(bit) > 0, name) for name, bit in _bits(features).items())
-        names = f.array_compact(f.array(*each))
+        seen, none = f.col("type_bits"), f.array().cast("array<string>")
+        # Spark interprets array_compact a row at a time, where it compiles this.
+        each = (
+            f.when(seen.bitwiseAND(bit) > 0, f.array(f.lit(n))).otherwise(none) for n, bit in _bits(features).items()
+        )
+        names = f.concat(*each)
     return pairs.withColumn("event_types", names).drop("type_bits")
 
 
@@ -204,14 +211,18 @@ def wanted(future: DataFrame, past: DataFrame, features: Features, evaluation: E
 
 
 def popularities(
-    events: DataFrame, features: Features, as_of: dt.datetime | None, half_lives: Sequence[dt.timedelta]
+    events: DataFrame,
+    features: Features,
+    as_of: dt.datetime | None,
+    half_lives: Sequence[dt.timedelta],
+    learnt: Column | None = None,
 ) -> DataFrame:
     """Return what `item_features` has with one half-life, with several: popularity_decayed_0, adoptions_decayed_0, …"""
     lives = {f"_{place}": life for place, life in enumerate(half_lives)}
     hidden = _hidden(features, _total(features, as_of))
     pairs = events.groupBy("user_id", "item_id").agg(
         *(_recent(features, as_of, life).alias(f"recent{ending}") for ending, life in lives.items()),
-        _adopted(features, hidden).alias("adopted"),
+        _adopted(features, hidden, learnt).alias("adopted"),
         f.count(f.lit(1)).alias("events"),
         f.min("time").alias("first_time"),
         f.max("time").alias("last_time"),

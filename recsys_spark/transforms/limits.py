@@ -10,6 +10,8 @@ from recsys_spark.schemas import LINE, PART, SOURCE_FILE, USER_ID
 
 DUPLICATE = "duplicate_line"
 HEAVY = "too_many_events"
+_FEW = 100_000  # groups that each task can have at hand
+_SHARES = 64  # in which the events of one user are ranked
 
 
 def judge(parsed: DataFrame, source: Source, as_of: dt.datetime | None) -> DataFrame:
@@ -45,16 +47,48 @@ def refuse_heavy_users(parsed: DataFrame, limit: HeavyUsers, as_of: dt.datetime 
     if as_of is not None:
         judged &= f.col("time") < f.lit(as_of)
     past, rest = _apart(parsed, judged)
-    keys = [f.col(USER_ID)] + ([f.to_date("time")] if limit.events_a_day else [])
-    most = limit.events_a_day or _quantile_of_events(past, limit.quantile or 1.0)
+    keys, most = [USER_ID], limit.events_a_day
+    if most is None:
+        most = _quantile_of_events(past, limit.quantile or 1.0)
+    else:
+        keys, past = [USER_ID, "__day"], past.withColumn("__day", f.to_date("time"))
+    heavy = past.groupBy(*keys).count().where(f.col("count") > most).select(*keys)
+    found = heavy.limit(_FEW + 1).collect()
+    if not found:
+        return parsed
+    few = len(found) <= _FEW
+    if few:
+        heavy = parsed.sparkSession.createDataFrame(found, heavy.schema)
     if limit.action == "cap":
-        # Of events at one time those of the greater record: which file they came in must not matter.
-        latest = Window.partitionBy(*keys).orderBy(*map(f.desc, ("time", "record", SOURCE_FILE, LINE)))
-        return _marked(past, f.row_number().over(latest) > most, HEAVY).unionByName(rest)
-    heavy = past.groupBy(*keys).count().where(f.col("count") > most).select(USER_ID).distinct()
+        return _capped(past, heavy, most, few).select(*parsed.columns).unionByName(rest)
+    users = _at_hand(heavy.select(USER_ID).distinct().withColumn("__heavy", f.lit(True)), few)
     good, rest = _apart(parsed, f.col("reason").isNull())
-    known = good.join(heavy.withColumn("__heavy", f.lit(True)), USER_ID, "left")
+    known = good.join(users, USER_ID, "left")
     return _marked(known, f.col("__heavy").isNotNull(), HEAVY).select(*parsed.columns).unionByName(rest)
+
+
+def _capped(past: DataFrame, heavy: DataFrame, most: int, few: bool) -> DataFrame:
+    """Refuse all but the latest events of each heavy group: those before the earliest of them.
+
+    The latest are found among the latest of each of several shares, so that no task has all events of a group.
+    """
+    keys = heavy.columns
+    # Of events at one time those of the greater record: which file they came in must not matter.
+    dated = past.withColumn("__at", f.struct("time", "record", SOURCE_FILE, LINE))
+    latest = dated.join(_at_hand(heavy, few), keys, "left_semi").select(
+        *keys, "__at", f.pmod(f.xxhash64("__at"), f.lit(_SHARES)).alias("__share")
+    )
+    for group in ([*keys, "__share"], keys):
+        newest = Window.partitionBy(*group).orderBy(f.desc("__at"))
+        latest = latest.withColumn("__place", f.row_number().over(newest)).where(f.col("__place") <= most)
+    earliest = latest.groupBy(*keys).agg(f.min("__at").alias("__earliest"))
+    known = dated.join(_at_hand(earliest, few), keys, "left")
+    return _marked(known, f.col("__at") < f.col("__earliest"), HEAVY)
+
+
+def _at_hand(groups: DataFrame, few: bool) -> DataFrame:
+    """Let each task have all groups where they are few: then rows that are looked up in them stay where they are."""
+    return f.broadcast(groups) if few else groups
 
 
 def _quantile_of_events(events: DataFrame, share: float) -> int:

@@ -51,7 +51,8 @@ def profile(
     for name, found in sorted(sizes.items()):
         lines += [(name, f"p{100 * share:g}", float(size)) for share, size in quantiles(found).items()]
     lines += [("events_of_day", str(_EPOCH + dt.timedelta(days=day)), float(n)) for day, n in days.items()]
-    top = items.orderBy(f.desc("users"), f.desc("events"), "item_id").limit(TOP_ITEMS).collect()
+    popular = items.select("item_id", "users", "events").orderBy(f.desc("users"), f.desc("events"), "item_id")
+    top = popular.limit(TOP_ITEMS).collect()  # no times: Python reads none of the first day of its calendar
     lines += [("top_item", row["item_id"], float(row["users"])) for row in top]
     return sorted(lines, key=lambda line: (line[0], line[1] or ""))
 

@@ -96,14 +96,16 @@ def _before(events: DataFrame, end: dt.datetime | None) -> DataFrame:
 
 def _random(events: DataFrame, share: float, seed: int) -> tuple[DataFrame, DataFrame]:
     """Hold out round(share · n) of each user's n distinct items, at most n - 1, in the order of a hash."""
-    items = Window.partitionBy(USER_ID).orderBy("__hash", ITEM_ID)
-    whole = Window.partitionBy(USER_ID)
-    ranked = (
-        events.withColumn("__hash", f.xxhash64(f.lit(seed).cast("bigint"), USER_ID, ITEM_ID))
-        .withColumn("__rank", f.dense_rank().over(items))
-        .withColumn("__items", f.max("__rank").over(whole))
+    in_order = Window.partitionBy(USER_ID).orderBy("__hash", ITEM_ID)
+    items = (
+        events.select(USER_ID, ITEM_ID)
+        .distinct()
+        .withColumn("__hash", f.xxhash64(f.lit(seed).cast("bigint"), USER_ID, ITEM_ID))
+        .withColumn("__rank", f.row_number().over(in_order))
+        .withColumn("__items", f.count(f.lit(1)).over(Window.partitionBy(USER_ID)))
     )
     most = f.least(f.floor(f.col("__items") * share + 0.5), f.col("__items") - 1)
-    held = f.col("__rank") <= most
+    held = items.where(f.col("__rank") <= most).select(USER_ID, ITEM_ID, f.lit(True).alias("__held"))
+    marked = events.join(held, [USER_ID, ITEM_ID], "left")
     columns = events.columns
-    return ranked.where(~held).select(*columns), ranked.where(held).select(*columns)
+    return marked.where("__held IS NULL").select(*columns), marked.where("__held").select(*columns)

@@ -165,6 +165,7 @@ def test_a_rule_a_weight_and_a_feature_are_added_in_the_configuration_alone(spar
     assert without["counts"]["refused"] == {"unknown_event": 1}
     added = (
         "source.filters.cheap=price > 1", "features.events.gift=5", "source.measures.margin=price * 0.25",
+        "source.measures.gifts=if(kind = 'gift', 1, 0)",
         "features.windows=[3d]", "features.of_users=[windows, sums]",
     )  # fmt: skip
     summary = job(config, *WHEN, *(part for one in added for part in ("--set", one)), stages=BUILD)
@@ -179,6 +180,7 @@ def test_a_rule_a_weight_and_a_feature_are_added_in_the_configuration_alone(spar
     recent = sum(row[0] == "user-0" and "2024-02-27" <= row[2] < "2024-03-01" for row in purchases())
     assert user["events_in"] == {"3d": 1 + recent}
     assert user["sums"]["margin_3d"] == 2.5 + 0.625 * recent
+    assert (user["sums"]["gifts"], user["sums"]["gifts_3d"]) == (1.0, 1.0)
 
 
 TIMES = ["2024-01-01", "2024-01-01 09:00:00", "2024-02-29T23:59:59Z", "2024-03-02", "yesterday", "2999-01-01", ""]

@@ -2,9 +2,12 @@
 
 import datetime as dt
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from recsys_spark.transforms import events
@@ -223,6 +226,45 @@ def test_a_date_that_was_still_to_come_and_all_there_is_are_built_anew_with_what
     assert (before, after) == ([len(lines())] * 2, [len(lines()) + 1] * 2)
 
 
+def test_times_of_any_year_are_in_a_tables_files_as_any_reader_knows_them(spark, tmp_path, job) -> None:
+    """The first of them is what some systems write for none."""
+    texts = ["0001-01-01 00:00:00", "1500-03-01 12:00:00.000001", "2024-01-01 00:00:00"]
+    rows = [("user-0", f"item-{n}", text) for n, text in enumerate(texts)]
+    config = configuration(tmp_path, write_csv(tmp_path / "log.csv", rows))
+    summary = job(config, *WHEN, stages=BUILD)
+    assert (summary["exit_code"], summary["counts"]["kept"]) == (0, len(texts)), summary
+    files = (tmp_path / "tables/silver/interactions").glob("as_of=*/*.parquet")
+    columns = [pq.ParquetFile(file).read().column("first_time") for file in files]
+    assert {column.type for column in columns} == {pa.timestamp("us", tz="UTC")}
+    found = sorted(micros for column in columns for micros in column.cast(pa.int64()).to_pylist())
+    moments = (dt.datetime.fromisoformat(f"{text}+00:00") for text in texts)
+    since = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+    assert found == [(moment - since) // dt.timedelta(microseconds=1) for moment in moments]
+
+
+def test_ratings_of_nothing_are_trained_on_as_soon_as_ratings_are(spark, tmp_path, job) -> None:
+    """Nothing of `features` has changed, and yet another part of the pairs is to be trained on."""
+    rows = [(*row, "0" if row[1] == "item-2" else "3") for row in purchases()]
+    log = write_csv(tmp_path / "log.csv", rows, "customer,product,bought_at,stars")
+    columns = {"user": "customer", "item": "product", "time": "bought_at", "value": "stars"}
+    config = configuration(
+        tmp_path,
+        log,
+        source={"path": str(log), "format": "csv", "columns": columns},
+        features={"value": "multiply"},
+    )
+
+    def trained_on(*arguments: str) -> bool:
+        assert job(config, *WHEN, *arguments, stages=BUILD)["exit_code"] == 0
+        found = tables(spark, config).read("silver.interactions").where("item_id = 'item-2'").collect()
+        (core,) = {row["core"] for row in found}
+        return bool(core)
+
+    explicit = ("--set", "als.objective=explicit")
+    assert [trained_on(), trained_on(*explicit), trained_on(*explicit), trained_on()] == [False, True, True, False]
+    assert "they are built already" not in job.stderr
+
+
 def test_users_held_out_are_ranked_by_a_model_that_never_saw_them(spark, tmp_path, job) -> None:
     config = configuration(
         tmp_path, write_csv(tmp_path / "log.csv", purchases()), holdout={"users": 0.25, "of_items": 0.1, "seed": 3}
@@ -230,9 +272,14 @@ def test_users_held_out_are_ranked_by_a_model_that_never_saw_them(spark, tmp_pat
     summary = job(config, "--run-id", "a")
     assert summary["exit_code"] == 0, summary.get("error")
     read = tables(spark, config).read
-    core = read("silver.interactions").groupBy("user_id").agg({"core": "max"}).collect()
-    held = {row["user_id"] for row in core if not row["max(core)"]}
+    pairs = read("silver.interactions").collect()
+    held = {row["user_id"] for row in pairs} - {row["user_id"] for row in pairs if row["core"]}
     assert 2 <= len(held) <= 12
+    assert all(row["adopted"] == (row["user_id"] not in held) for row in pairs)
+    everyone = Counter(row["item_id"] for row in pairs)
+    learnt = Counter(row["item_id"] for row in pairs if row["user_id"] not in held)
+    popular = {row["item_id"]: (row["users"], row["popularity"]) for row in read("gold.item_features").collect()}
+    assert popular == {item: (n, learnt[item]) for item, n in everyone.items()}, "what is popular is learnt too"
     judged = {row["user_id"] for row in read("gold.metrics").select("user_id").distinct().collect()}
     assert judged == held
     lists = {row["user_id"]: row["source"] for row in read("gold.recommendations").collect()}

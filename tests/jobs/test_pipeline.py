@@ -277,16 +277,18 @@ def test_a_run_without_events_to_come_skips_the_evaluation_and_says_so(spark, tm
 
 
 @pytest.mark.slow
-def test_a_user_of_whom_nothing_is_in_the_core_gets_the_popular_items(spark, tmp_path, job) -> None:
-    rows = [*purchases(), ("newcomer", "oddity", "2024-02-01 00:00:00")]
+def test_who_is_cut_from_the_core_is_served_by_what_of_it_she_has_or_else_by_the_popular(spark, tmp_path, job) -> None:
+    some = [("casual", f"item-{item}", "2024-02-01 00:00:00") for item in (4, 8)]
+    rows = [*purchases(), *some, ("newcomer", "oddity", "2024-02-01 00:00:00")]
     config = configuration(tmp_path, write_csv(tmp_path / "log.csv", rows), features={"k_core": 3})
     job(config, "--run-id", "a", "--as-of", AS_OF.isoformat())
     read = tables(spark, config).read
     lists = {row["user_id"]: row for row in read("gold.recommendations").collect()}
     assert lists["newcomer"]["source"] == "popular" and len(lists["newcomer"]["items"]) == 3
-    assert lists["user-1"]["source"] == "als"
+    assert lists["user-1"]["source"] == lists["casual"]["source"] == "als"
+    assert all(int(item["item_id"][5:]) % 2 == 0 for item in lists["casual"]["items"])
     out = {row["user_id"] for row in read("silver.interactions").where("not core").collect()}
-    assert out == {"newcomer"}
+    assert out == {"newcomer", "casual"}
     popularity = {row["item_id"]: row["popularity"] for row in read("gold.item_features").collect()}
     best = sorted(popularity.values(), reverse=True)[:3]
     assert [popularity[item["item_id"]] for item in lists["newcomer"]["items"]] == best

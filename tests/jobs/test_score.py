@@ -205,6 +205,34 @@ def test_a_newcomer_gets_what_is_popular_in_her_country(spark, shop, job) -> Non
 
 
 @pytest.mark.slow
+def test_what_weighs_nothing_is_not_popular_in_a_country_and_makes_no_items_similar(spark, tmp_path, job) -> None:
+    """All the north looked at item-0, which is bought in the south alone."""
+    north = [f"user-{user}" for user in range(1, N, 2)]
+    looks = [(user, "item-0", "2024-02-01 00:00:00", "look") for user in north]
+    log = write_csv(
+        tmp_path / "log.csv", [(*row, "buy") for row in purchases()] + looks, "customer,product,bought_at,what"
+    )
+    people = write_csv(tmp_path / "people.csv", [(user, "north") for user in [*north, "newcomer"]], "user,segment")
+    config = configuration(
+        tmp_path,
+        log,
+        source={
+            "path": str(log), "format": "csv",
+            "columns": {"user": "customer", "item": "product", "time": "bought_at", "event": "what"},
+        },
+        features={"events": {"buy": 1.0, "look": 0.0}},
+        users={"path": str(people), "format": "csv"},
+        als={"rank": 2, "epochs": 1},
+    )  # fmt: skip
+    job(config, "--run-id", "a", *WHEN, stages=BEFORE)
+    row = scored(spark, job, config)["newcomer"]
+    assert row["source"] == "segment" and "item-0" not in items_of(row)
+    job(config, "--run-id", "knn", *WHEN, "--set", "model.kind=item_knn", stages=("train_als",))
+    near = tables(spark, config).read("gold.item_neighbours").where("item_id = 'item-0'").first()
+    assert len(items_of(near)) == N // 2 - 1 and not any(int(item[5:]) % 2 for item in items_of(near))
+
+
+@pytest.mark.slow
 def test_event_types_decide_what_is_hidden(spark, tmp_path, job) -> None:
     rows = [(*row, "view" if row[1] == "item-2" else "buy") for row in purchases()]
     log = write_csv(tmp_path / "log.csv", rows, "customer,product,bought_at,what")

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import random
+import re
 from collections import Counter, defaultdict
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 
 from recsys_spark.config import HeavyUsers, Source
+from recsys_spark.transforms import limits
 from recsys_spark.transforms.limits import judge, refuse_duplicates, refuse_heavy_users
 
 DAY = dt.timedelta(days=1)
@@ -111,6 +113,25 @@ def test_capped_users_keep_their_latest_events_and_the_future_counts_for_nothing
     for seed in (1, 2):
         shuffled = random.Random(seed).sample(rows, len(rows))
         assert reasons_of(refuse_heavy_users(frame(spark, shuffled, 1 + 4 * seed), how, as_of), rows) == expected
+
+
+@pytest.mark.parametrize("few", [0, 100_000], ids=["many-groups", "few-groups"])
+@pytest.mark.parametrize("action", ["cap", "refuse"])
+def test_no_task_ranks_or_looks_up_all_events_of_a_robot(
+    spark: SparkSession, monkeypatch: pytest.MonkeyPatch, action: str, few: int
+) -> None:
+    """Its events are ranked in shares; where heavy groups are few, rows stay where they are read."""
+    monkeypatch.setattr(limits, "_FEW", few)
+    rows = [row("robot", line, at=START + dt.timedelta(seconds=line)) for line in range(400)] + [row("u", 400)]
+    how = HeavyUsers.model_validate({"quantile": 0.5, "action": action})
+    found = refuse_heavy_users(frame(spark, rows, 4), how, None)
+    kept = 1 if action == "cap" else 0
+    assert reasons_of(found, rows) == ["too_many_events"] * (400 - kept) + [None] * (kept + 1)
+    steps = found._jdf.queryExecution().optimizedPlan().toString().splitlines()
+    ranked = [step for step in steps if "Window [" in step]
+    assert len(ranked) == (2 if action == "cap" else 0) and all("__share" in step for step in ranked[1:])
+    joins = [step for step in steps if re.search(r"\bJoin\b", step)]
+    assert joins and all(("strategy=broadcast" in step) == bool(few) for step in joins)
 
 
 def test_which_of_a_capped_users_events_at_one_time_stay_does_not_depend_on_their_lines(spark: SparkSession) -> None:

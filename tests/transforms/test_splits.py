@@ -1,7 +1,9 @@
 import datetime as dt
 import itertools
 import random
+import re
 from collections import defaultdict
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -135,6 +137,17 @@ def test_repeating_an_event_moves_no_pair(spark: SparkSession) -> None:
     _, future = both(spark, rows, None, None, Holdout(random=0.3))
     _, again = both(spark, rows + rows[::2], None, None, Holdout(random=0.3))
     assert {row[:2] for row in again} == {row[:2] for row in future}
+
+
+def test_no_task_has_all_events_of_a_robot_only_its_distinct_items(spark: SparkSession, tmp_path: Path) -> None:
+    rows = [("robot", str(n % 5), START, "buy", 1.0, "source") for n in range(400)]
+    frame(spark, rows).write.parquet(str(tmp_path / "log"))
+    past, future = split(spark.read.parquet(str(tmp_path / "log")), None, None, Holdout(random=0.4))
+    assert (past.count(), future.count()) == (240, 160)
+    for part in (past, future):
+        plan = part._jdf.queryExecution().optimizedPlan().toString()
+        steps = re.findall(r"\b(Window|Aggregate|Relation)\b(?= \[)", plan)
+        assert steps == ["Relation", "Window", "Window", "Aggregate", "Relation"], "what is ranked was made distinct"
 
 
 def test_another_seed_holds_out_other_items(spark: SparkSession) -> None:
