@@ -39,7 +39,8 @@ _EFFECTS = """WITH changes AS (
          LATERAL VIEW explode(concat(array('{all}'), segments)) AS segment) new
   JOIN  (SELECT * FROM {metrics}
          LATERAL VIEW explode(metrics) AS metric, before) old USING (user_id, metric)
-  WHERE  new.model = '{challenger}' AND ({asked})
+  WHERE  new.model = '{challenger}'
+         AND ({asked})
 ), sums AS (
   SELECT rival, segment, metric, count(*) AS users, avg(before) AS before, avg(after) AS after,
          avg(after - before) AS difference, sum(change) AS observed, avg(abs(change)) / {unit} AS moved
@@ -52,7 +53,8 @@ _EFFECTS = """WITH changes AS (
          shiftright(xxhash64(user_id, {seed}L, -1 - replicate DIV 64), INT(replicate % 64)) & 1 AS kept
   FROM   changes LATERAL VIEW explode(sequence(0L, {last}L)) AS replicate
 ), weighted AS (
-  SELECT *, CASE {weights} END AS weight
+  SELECT *,
+         CASE {weights} END AS weight
   FROM   draws
 ), replicates AS (
   SELECT rival, segment, metric, sum(kept * change) AS kept,
@@ -61,11 +63,13 @@ _EFFECTS = """WITH changes AS (
   GROUP BY rival, segment, metric, replicate
 ), resampled AS (
   SELECT rival, segment, metric, array_sort(collect_list(mean)) AS means, stddev(mean) AS error,
-         collect_list(kept) AS kept, (count(mean) + 1) * {tail} AS low_at, (count(mean) + 1) * (1 - {tail}) AS high_at
+         collect_list(kept) AS kept,
+         (count(mean) + 1) * {tail} AS low_at, (count(mean) + 1) * (1 - {tail}) AS high_at
   FROM   replicates
   GROUP BY rival, segment, metric
 ), tested AS (
-  SELECT *, IF(segment = '{all}', NULL, metric) AS family, CASE {z} END AS z,
+  SELECT *, IF(segment = '{all}', NULL, metric) AS family,
+         CASE {z} END AS z,
          users * error * error + difference * difference AS squares,
          (1 + size(filter(kept, each -> abs(2 * each - observed) >= abs(observed)))) / {drawn} AS p
   FROM   sums JOIN resampled USING (rival, segment, metric)
@@ -146,26 +150,28 @@ def effects(
     found: the effects on segments, of which there are as many as say what is detectable.
     """
     whole = f"segment = '{ALL}'"
-    asked = " OR ".join(
+    line = "\n              "
+    asked = f"{line}OR ".join(
         f"old.model = '{rival}' AND "
         + (f"{whole} AND metric IN {_texts(names)}" if names else f"({whole} OR metric IN {_texts(judged)})")
         for rival, names in rivals.items()
     )
     z = f"WHEN {whole} THEN {standard_errors(confidence, power)!r}D"
     for metric, n in sorted(Counter(effect.metric for effect in found if effect.segment != ALL).items()):
-        z += f" WHEN metric = '{metric}' THEN {standard_errors(1 - (1 - confidence) / n, power)!r}D"
+        z += f"{line}WHEN metric = '{metric}' THEN {standard_errors(1 - (1 - confidence) / n, power)!r}D"
     return _EFFECTS.format(
         metrics=metrics, challenger=challenger, asked=asked, all=ALL, least=least, z=z, unit=2**exact.LOW_BITS,
-        weights=" ".join(f"WHEN bits < {step} THEN {weight}" for weight, step in enumerate(POISSON))
-        + f" ELSE {len(POISSON)}",
+        weights=line.join(f"WHEN bits < {step} THEN {weight}" for weight, step in enumerate(POISSON))
+        + f"{line}ELSE {len(POISSON)}",
         seed=settings.seed, last=settings.replicates - 1, drawn=settings.replicates + 1,
-        tail=f"{(1 - confidence) / 2!r}D",
+        tail=f"{round((1 - confidence) / 2, 12)!r}D",
     )  # fmt: skip
 
 
 def shares(exposure: str, k: int) -> str:
     """Return the query of how list places spread over the catalogue. exposure: rows of gold.exposure, a relation."""
-    bands = " ".join(f"WHEN place <= greatest(1, rint({share!r}D * of_all)) THEN '{name}'" for share, name in BANDS)
+    limits = (f"WHEN place <= greatest(1, rint({share!r}D * of_all)) THEN '{name}'" for share, name in BANDS)
+    bands = "\n                      ".join(limits)
     return _SHARES.format(exposure=exposure, k=k, bands=bands)
 
 
