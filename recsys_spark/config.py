@@ -602,7 +602,7 @@ class Gate(_Section):
     """Bootstrap samples and sign patterns to draw."""
     power: float = Field(default=0.8, ge=0.5, lt=1)
     """How probably a difference as large as the minimum detectable one is found."""
-    seed: int = Field(default=1, ge=0)
+    seed: int = Field(default=1, ge=0, le=2**31 - 1)
     """Seed of bootstrap samples and sign patterns."""
 
     def least_replicates(self, questions: int) -> int:

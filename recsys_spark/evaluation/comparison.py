@@ -174,7 +174,7 @@ def holm(ps: Sequence[float]) -> list[float]:
 def detectable(standard_error: float, users: int, size: float, confidence: float, power: float) -> float:
     """Return the least true mean difference that a two-sided paired test finds with a power.
 
-    With z = z₁₋α⁄₂ + z_power, that is z·standard error (Bloom, "Minimum Detectable Effects", Evaluation Review 1995),
+    With z of `standard_errors`, that is z·standard error (Bloom, "Minimum Detectable Effects", Evaluation Review 1995),
     if all users change alike. But a metric of lists is 0 for most, before and after, and a mean rises because some of
     them come to differ: for it to rise by δ, a share δ / size of them has to, by `size` each, which adds size·δ to the
     variance of a user. So δ² = z²·(standard error² + size·δ / users), of which the solution is
@@ -189,10 +189,19 @@ def detectable(standard_error: float, users: int, size: float, confidence: float
     >>> round(detectable(0.002, 1_000_000, 0.2, 0.95, 0.8) / 0.002, 3), round(400 * detectable(0, 400, 1, 0.95, 0.8), 2)
     (2.802, 7.85)
     """
-    normal = NormalDist()
-    z = normal.inv_cdf((1 + confidence) / 2) + normal.inv_cdf(power)
+    z = standard_errors(confidence, power)
     half = z**2 * size / (2 * users)
     return half + math.hypot(half, z * standard_error)
+
+
+def standard_errors(confidence: float, power: float) -> float:
+    """Return z₁₋α⁄₂ + z_power: of how many standard errors a difference is that a two-sided test finds with a power.
+
+    >>> round(standard_errors(0.95, 0.8), 4)
+    2.8016
+    """
+    normal = NormalDist()
+    return normal.inv_cdf((1 + confidence) / 2) + normal.inv_cdf(power)
 
 
 def size_of_a_change(users: int, moved: float, squares: float) -> float:

@@ -10,16 +10,18 @@ from recsys_spark.schemas import ITEM_ID
 
 METRICS = ("coverage", "gini", "popularity_lift")
 
-# Of rows as `item_counts` returns them. Integers are summed, so that the same rows give the same bytes in any order.
+# Of rows as `item_counts` returns them, those of items that are listed alike together: `upto` is the place of the last
+# of them. Integers are summed, so that the same rows give the same bytes in any order.
 QUERY = """SELECT model, k,
-       count_if(lists > 0) / count(*)                                            AS coverage,
-       sum((2 * place - items - 1) * lists) / (count(*) * nullif(sum(lists), 0)) AS gini,
-       sum(lists * users) / nullif(sum(lists), 0) / avg(users)                   AS popularity_lift
-FROM  (SELECT model, k, lists, users,
-              row_number() OVER (PARTITION BY model, k ORDER BY lists)           AS place,
-              count(*) OVER (PARTITION BY model, k)                              AS items
+       sum(IF(lists > 0, n, 0)) / sum(n)                                              AS coverage,
+       sum((2 * upto - n - items) * n * lists) / (sum(n) * nullif(sum(n * lists), 0)) AS gini,
+       sum(lists * users) / nullif(sum(n * lists), 0) / (sum(users) / sum(n))         AS popularity_lift
+FROM  (SELECT model, k, lists, count(*) AS n, sum(users) AS users,
+              sum(count(*)) OVER (PARTITION BY model, k ORDER BY lists)               AS upto,
+              sum(count(*)) OVER (PARTITION BY model, k)                              AS items
        FROM   {counts}
-       LATERAL VIEW explode(shown) AS k, lists)
+       LATERAL VIEW explode(shown) AS k, lists
+       GROUP BY model, k, lists)
 GROUP BY model, k
 ORDER BY model, k"""
 

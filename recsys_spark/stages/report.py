@@ -13,11 +13,13 @@ from pyspark.sql import functions as f
 from recsys_spark.evaluation import exposure, gate
 from recsys_spark.evaluation.comparison import Effect
 from recsys_spark.evaluation.lists import Catalogue
+from recsys_spark.evaluation.report import queries
 from recsys_spark.evaluation.report.content import (
     Customer,
     Listed,
     Moment,
     Profile,
+    Query,
     Reason,
     Report,
     Shares,
@@ -26,31 +28,16 @@ from recsys_spark.evaluation.report.content import (
     profile_of,
 )
 from recsys_spark.evaluation.report.page import page
+from recsys_spark.evaluation.resampling import Resampling
 from recsys_spark.runs import Run
 from recsys_spark.stages.known import names_of
 from recsys_spark.stages.promote import Contest, rules_of
+from recsys_spark.tables import Commit
 
 _CUSTOMERS = 12
 _HISTORY = 8
 _WANTED = 20
 _LISTED = 20
-
-QUERY = """SELECT rival, segment, metric,
-       count(*)                                  AS users,
-       avg(before)                               AS before,
-       avg(after)                                AS after,
-       avg(after - before)                       AS difference,
-       avg(abs(after - before))                  AS moved,
-       stddev(after - before) / sqrt(count(*))   AS standard_error
-FROM  (SELECT old.model AS rival, segment, metric, old.metrics[metric] AS before, after
-       FROM   delta.`{path}` new
-       JOIN   delta.`{path}` old USING (run_id, user_id)
-       LATERAL VIEW explode(new.metrics) AS metric, after
-       LATERAL VIEW explode(concat(array('all users'), new.segments)) AS segment
-       WHERE  run_id = '{run_id}' AND new.model = '{challenger}' AND old.model <> new.model)
-WHERE  before IS NOT NULL AND after IS NOT NULL
-GROUP BY rival, segment, metric
-ORDER BY rival, segment, metric"""
 
 
 @dataclass(frozen=True)
@@ -86,13 +73,7 @@ def write_report(run: Run, evaluated: Evaluated) -> None:
 def report(run: Run, evaluated: Evaluated) -> Report:
     """Return what the page shows."""
     contest, made = evaluated.contest, evaluated.made
-    rules = rules_of(run.config)
-    query = QUERY.format(
-        path=run.tables.path("gold.metrics"),
-        run_id=run.run_id,
-        challenger=contest.challenger,
-    )
-    counts = f"(SELECT * FROM delta.`{run.tables.path('gold.exposure')}` WHERE run_id = '{run.run_id}')"
+    rules, backtest = rules_of(run.config), run.tables.find("gold.backtests", {})
     versions = {f"{name}, version": str(version) for name, version in sorted(run.outputs.items())}
     return Report(
         dataset=run.config.name,
@@ -112,16 +93,62 @@ def report(run: Run, evaluated: Evaluated) -> Report:
         effects=evaluated.effects,
         means=run.metrics,
         ks=sorted(run.config.evaluation.k),
-        query=query,
-        exposure_query=exposure.QUERY.format(counts=counts),
+        queries=_queries(run, evaluated, backtest),
         verdict=None if made is None else _verdict(made, gate.decide(evaluated.effects, rules, evaluated.others)),
         objective=evaluated.model["objective"] or (),
         popularity=_popularity(evaluated, run.config.evaluation.k[0]),
         profile=_profile(run),
-        moments=_moments(run, rules.primary),
+        moments=_moments(run, backtest, rules.primary),
         customers=customers(run, evaluated),
         made={"model": contest.challenger_id, "code": str(evaluated.model["code_version"]), **versions},
     )
+
+
+def _queries(run: Run, evaluated: Evaluated, backtest: Commit | None) -> list[Query]:
+    """Return the queries that give the figures of the page again, of those parts that it has."""
+    contest, settings, rules = evaluated.contest, run.config.gate, rules_of(run.config)
+
+    def rows(table: str, condition: str) -> str:
+        return queries.rows(run.tables.path(table), condition)
+
+    own = f"run_id = '{run.run_id}'"
+    metrics, exposed = rows("gold.metrics", own), rows("gold.exposure", own)
+    effects = queries.effects(
+        metrics,
+        contest.challenger,
+        {contest.rival: (), **dict.fromkeys(contest.others, (rules.primary,))},
+        rules.judged(),
+        evaluated.effects,
+        Resampling(settings.replicates, settings.seed),
+        settings.confidence,
+        settings.power,
+        settings.min_segment_users,
+    )
+    found = [
+        Query("means", "The means of all models: the tables, and the pictures by the length of the list.",
+              queries.means(metrics)),
+        Query("differences", "Users, means and differences of all metrics, segments and rivals, in seconds. difference "
+              "∓ 1.96 · standard_error is nearly the interval, at 95% confidence.",
+              queries.differences(metrics, contest.challenger)),
+        Query("comparison", "All rows of the comparison, with interval, p, p after Holm and what was detectable: "
+              "gold.comparisons, from single users. Its replicates are drawn again, which takes minutes, and of "
+              "millions of users hours.", effects),
+        Query("what is shown", "Coverage, Gini coefficient and lift, which are of all lists together, not of one user, "
+              "and so have no interval.", exposure.QUERY.format(counts=exposed)),
+        Query("popularity", "Shares of list places by popularity of the item.",
+              queries.shares(exposed, run.config.evaluation.k[0])),
+    ]  # fmt: skip
+    if evaluated.model["objective"]:
+        model = rows("gold.models", f"model_id = '{contest.challenger_id}'")
+        found.append(Query("training", "The objective by epoch.", queries.objective(model)))
+    if backtest is not None:
+        moments = rows("gold.backtests", f"backtest_id = '{backtest.note['slice']['backtest_id']}'")
+        words = "The moments of the backtest, of which each is a run with a page of its own."
+        found.append(Query("over time", words, queries.moments(moments, rules.primary)))
+    if run.tables.exists("gold.profile"):
+        moment = "IS NULL" if run.as_of is None else f"= TIMESTAMP '{run.as_of}'"
+        found.append(Query("data", "What the log is like.", queries.profile(rows("gold.profile", f"as_of {moment}"))))
+    return found
 
 
 def _verdict(made: Row, decision: gate.Decision) -> Verdict:
@@ -131,14 +158,11 @@ def _verdict(made: Row, decision: gate.Decision) -> Verdict:
     return Verdict(made["promoted"], made["champion"], reasons)
 
 
-def _moments(run: Run, metric: str) -> list[Moment]:
-    """Return the moments of the newest backtest, oldest first; none where there was no backtest."""
-    if not run.tables.exists("gold.backtests"):
+def _moments(run: Run, backtest: Commit | None, metric: str) -> list[Moment]:
+    """Return the moments of a backtest, oldest first."""
+    if backtest is None:
         return []
-    newest = run.tables.find("gold.backtests", {})
-    if newest is None:
-        return []
-    rows = run.tables.read_slice("gold.backtests", newest.note["slice"], newest.version).where(
+    rows = run.tables.read_slice("gold.backtests", backtest.note["slice"], backtest.version).where(
         f.col("metric") == metric
     )
     found = rows.orderBy("as_of").collect()

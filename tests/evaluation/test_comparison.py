@@ -11,6 +11,7 @@ from scipy import stats
 
 from recsys_spark.evaluation import comparison, exact, resampling
 from recsys_spark.evaluation.comparison import Effect
+from recsys_spark.evaluation.report import queries
 from recsys_spark.evaluation.resampling import ALL, Pairs, Resampling, Sums
 
 Doubles = NDArray[np.float64]
@@ -193,6 +194,65 @@ def test_weights_are_poisson_and_signs_even_and_neither_depends_on_other_users_o
                        (weights, signs), (signs[:-1], signs[1:]), (signs[:, :-1], signs[:, 1:])):  # fmt: skip
         assert abs(np.corrcoef(one.ravel(), other.ravel())[0, 1]) < 4 / np.sqrt(one.size)
     assert (resampling.poisson_weights(keys, 0, seed=2) != weights).mean() > 0.5
+
+
+def test_the_hash_is_that_of_sql(spark: SparkSession) -> None:
+    """Of a user, a seed and a number, as weights and signs take it, and as the query of a report does."""
+    rows = [("u", 1, 0), ("Söhne & ł", 2**31 - 1, -1), ("", 0, -(2**63)), ("u", 1, 499)]
+    given = spark.createDataFrame(rows, "user_id string, seed long, number long")
+    for row in given.selectExpr("*", "xxhash64(user_id) AS key", "xxhash64(user_id, seed, number) AS word").collect():
+        key = np.array([row["key"]]).view(np.uint64)
+        found = resampling.xxhash64(np.array([row["number"]]), resampling.xxhash64(np.array([row["seed"]]), key))
+        assert found.view(np.int64)[0] == row["word"]
+
+
+def test_bits_weigh_what_poisson_quantiles_say() -> None:
+    shares = (np.arange(2**16) + 0.5) / 2**16
+    steps = np.searchsorted(resampling.POISSON, np.arange(2**16), side="right")
+    assert (steps == stats.poisson.ppf(shares, 1)).all()
+
+
+def test_the_query_of_a_report_gives_every_row_of_a_comparison(spark: SparkSession) -> None:
+    """Values of hits and misses, so that sums tie; some users lack a metric, one segment is too small."""
+    rng = np.random.default_rng(12)
+    names, judged, least = ["hit@10", "ndcg@10", "novelty@10"], ["ndcg@10", "hit@10"], 30
+    users = [(f"u{user}", ["north" if user % 3 else "south", *["few"] * (user < 20)]) for user in range(120)]
+
+    def measured(gain: float) -> list[tuple[str, dict[str, float], list[str]]]:
+        values = [
+            {"hit@10": float(rng.random() < 0.2 + gain), "ndcg@10": min(1.0, rng.exponential(0.2 + gain))}
+            | ({"novelty@10": 20 * rng.random()} if rng.random() < 0.9 else {})
+            for _ in users
+        ]
+        return [(user, value, segments) for (user, segments), value in zip(users, values, strict=True)]
+
+    models = {"als": measured(0.1), "best": measured(0.0), "other": measured(0.05)}
+    schema = "model string, user_id string, metrics map<string,double>, segments array<string>"
+    rows = [(model, *row) for model, found in models.items() for row in found]
+    spark.createDataFrame(rows, schema).createOrReplaceTempView("measured")
+
+    def compared(rival: str, metrics: list[str], of_segments: list[str]) -> list[Effect]:
+        pairs = [
+            (user, old, new, segments if of_segments else [])
+            for (user, old, _), (_, new, segments) in zip(models[rival], models["als"], strict=True)
+        ]
+        return comparison.compare(frame(spark, pairs), metrics, of_segments, settings, 0.9, 0.7, least)
+
+    settings = Resampling(300, seed=4)
+    found = {"best": compared("best", names, judged), "other": compared("other", ["ndcg@10"], [])}
+    assert len(found["best"]) == 3 + 2 * 2 and len(found["other"]) == 1
+    query = queries.effects(
+        "measured", "als", {"best": (), "other": ("ndcg@10",)}, judged, found["best"], settings, 0.9, 0.7, least
+    )
+    again = {(row["rival"], row["segment"], row["metric"]): row for row in spark.sql(query).collect()}
+    assert again.keys() == {(rival, each.segment, each.metric) for rival, every in found.items() for each in every}
+    for rival, effects in found.items():
+        for each in effects:
+            row = again[rival, each.segment, each.metric]
+            assert (row["users"], row["p"]) == (each.users, each.p)
+            known = vars(each) | {"before": each.champion, "after": each.challenger}
+            for name in ("before", "after", "difference", "low", "high", "p_adjusted", "detectable"):
+                assert row[name] == pytest.approx(known[name], abs=1e-9), (rival, each, name)
 
 
 def test_holm_is_its_worked_example_and_keeps_the_order() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from recsys_spark.evaluation.comparison import Effect
 from recsys_spark.evaluation.report import charts, intervals
-from recsys_spark.evaluation.report.content import popularity_shares, profile_of
+from recsys_spark.evaluation.report.content import Listed, Query, Reason, Verdict, popularity_shares, profile_of
 from recsys_spark.evaluation.report.page import page
 from recsys_spark.evaluation.resampling import ALL
 from tests.evaluation.report_example import HOSTILE, example
@@ -105,6 +105,57 @@ def test_names_of_items_are_text_and_never_markup() -> None:
     assert HOSTILE in Tree(text).texts["li"]
     assert text.count("and 3 more") == 12, "of five wanted items two are shown"
     assert text.count("and 4 more") == 12, "of fourteen listed items ten are"
+
+
+def test_nothing_that_comes_from_outside_is_markup() -> None:
+    """Names of segments and models stand in tables, pictures and their texts, others in prose."""
+    report = example(promoted=False)
+    names = {model: f"{model} {HOSTILE}" for model in report.means}
+    told = replace(
+        report, dataset=HOSTILE, run_id=HOSTILE, challenger=HOSTILE, rival=HOSTILE, as_of=HOSTILE,
+        compared=(names["als"], names["champion"]), means={names[of]: each for of, each in report.means.items()},
+        effects=[replace(each, segment=each.segment if each.segment == ALL else f"{HOSTILE} {each.segment}")
+                 for each in report.effects],
+        verdict=Verdict(False, HOSTILE, [Reason(HOSTILE, False)]),
+        queries=[Query("means", HOSTILE, HOSTILE)], made={HOSTILE: HOSTILE},
+        customers=[replace(each, user_id=HOSTILE, source=HOSTILE, history=[HOSTILE]) for each in report.customers],
+        moments=[replace(each, as_of=HOSTILE) for each in report.moments],
+        popularity=popularity_shares(np.array([3, 2, 1]), {names["als"]: np.array([1, 0, 1])}),
+    )  # fmt: skip
+    text = page(told)
+    tree = Tree(text)
+    assert text.count("<script") == 1 and "<script>alert" not in text and HOSTILE not in text
+    assert any(words.startswith(HOSTILE[:16]) for words in tree.texts["text"]), "in a picture, as far as there is room"
+    for tag in ("title", "h1", "h3", "th", "button", "code", "dt", "dd", "li", "span", "small"):
+        assert any(HOSTILE in words for words in tree.texts[tag]), tag
+
+
+def test_many_and_long_names_make_no_large_page() -> None:
+    long = "Tea towel, " + 200 * "unbleached linen "
+    listed = [Listed(long, False, [long, long])] * 20
+    report = example()
+    customers = [replace(each, history=[long] * 8, listed=listed, wanted=listed) for each in report.customers]
+    segments = [
+        replace(each, segment=f"{each.segment} {at} {long}")
+        for each in report.effects if each.segment != ALL for at in range(40)
+    ]  # fmt: skip
+    whole = [each for each in report.effects if each.segment == ALL]
+    text = page(replace(report, customers=customers, effects=[*whole, *segments]))
+    assert len(text.encode()) < 2_000_000 and long not in "".join(Tree(text).texts["li"])
+    assert f"{long[:159]}…" in "".join(Tree(text).texts["li"])
+
+
+def test_one_user_two_models_that_are_alike_and_nothing_found_are_pages_too() -> None:
+    """One user whose list changes nothing, and one for whom neither finds anything: no change in per cent."""
+    for before in (0.5, 0.0):
+        tie = effect(users=1, champion=before, challenger=before, difference=0, low=0, high=0, p=1, p_adjusted=1,
+                     detectable=1)  # fmt: skip
+        rest = [replace(tie, metric="recall@10"), replace(tie, segment="new users")]
+        means = {name: {"ndcg@10": before} for name in example().means}
+        text = page(replace(example(False), effects=[tie, *rest], means=means, customers=example().customers[:1]))
+        assert "between 0 and 0 with 95% confidence; p = 1" in text and ">1 customer</h2>" in text
+        assert text.count("the mean before is 0") == (0 if before else 3)
+        assert ('class="badge no"' in text) and "NaN" not in text.partition("<script>")[0]
 
 
 def test_what_a_run_does_not_have_is_left_out() -> None:

@@ -1,4 +1,5 @@
 import hashlib
+import html
 import json
 import os
 import re
@@ -304,10 +305,16 @@ def test_a_published_split_is_compared_with_its_test_file(spark, tmp_path, job) 
         train_file,
         source={"path": str(train_file), "format": "csv"},
         holdout={"path": str(write_csv(tmp_path / "test.csv", test, "user,item"))},
+        evaluation={"k": [1, 3], "report": True},
     )
     summary = job(config, "--run-id", "a", "--set", "als.epochs=12")
     assert summary["metrics"]["als"]["recall@1"] == 1
     assert summary["counts"]["evaluated_users"] == N
+    page = Path(summary["counts"]["report"]).read_text(encoding="utf-8")
+    assert "shop · as of its holdout · run a" in page and "Events by day" not in page
+    query = html.unescape(page.partition('id="query-data"')[2].partition("<code>")[2].partition("</code>")[0])
+    lines = {(row["measure"], row["key"]): row["value"] for row in spark.sql(query).collect()}
+    assert "as_of IS NULL" in query and lines["events", None] == len(rows)
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """The gate on the planted shop: a first champion, a better one, a worse one, back again, and who is served."""
 
 import html
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,9 +15,8 @@ from pyspark.sql.types import StructType
 
 from recsys_spark.config import OWN_SEGMENTS
 from recsys_spark.evaluation import exposure
-from recsys_spark.evaluation.comparison import detectable, size_of_a_change
 from recsys_spark.evaluation.lists import Catalogue
-from recsys_spark.evaluation.resampling import ALL
+from recsys_spark.evaluation.report.numbers import number
 from recsys_spark.schemas import SCHEMAS
 from recsys_spark.stages import champions as champions_of
 from recsys_spark.stages import segments
@@ -100,8 +100,9 @@ def test_models_come_and_go_by_the_gate(spark: SparkSession, shop: Path, job: Jo
     assert "clear is promoted" in job.stderr
     text = Path(second["counts"]["report"]).read_text(encoding="utf-8")
     assert "clear is the champion" in text and "segment north" in text and text.count("✓ marks") == 1
-    the_query_of_the_page_gives_every_row(spark, shop, text)
-    another_gives_what_is_shown(spark, second["metrics"], text)
+    queries_of_the_page_give_every_row_of_the_comparison(spark, shop, text)
+    others_give_means_and_what_is_shown(spark, second["metrics"], text)
+    and_others_the_training_and_the_data(spark, shop, text)
     assert "what is shown" in job.stderr and "popularity_lift@3" in job.stderr
     assert text.count('<article class="card">') == 12 and text.count('aria-label="then bought"') == 12
 
@@ -187,47 +188,79 @@ def means_are_those_of_gold_metrics(spark: SparkSession, shop: Path) -> None:
 
 
 def query_of(text: str, name: str) -> str:
-    return html.unescape(text.partition(f'<pre tabindex="0" id="{name}"><code>')[2].partition("</code>")[0])
+    return html.unescape(text.partition(f'id="query-{name}"')[2].partition("<code>")[2].partition("</code>")[0])
 
 
-def another_gives_what_is_shown(spark: SparkSession, means: dict[str, dict[str, float]], text: str) -> None:
-    """The page's query, run as it stands there, against the run's means and, for lift, those of single users."""
-    every = spark.sql(query_of(text, "exposure-query")).collect()
+def table_of(text: str, name: str) -> list[list[str]]:
+    """The cells of a table of the page, as they are read, row by row."""
+    body = text.partition(f'id="{name}"')[2].partition("<tbody>")[2].partition("</tbody>")[0]
+    rows = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.DOTALL) for row in body.split("</tr>")[:-1]]
+    return [[html.unescape(re.sub(r"<[^>]*>", "", cell.partition(" <small>")[0])) for cell in row] for row in rows]
+
+
+def others_give_means_and_what_is_shown(spark: SparkSession, means: dict[str, dict[str, float]], text: str) -> None:
+    """The page's queries, run as they stand there, against the run's means and the page's tables."""
+    every = spark.sql(query_of(text, "means")).collect()
+    of_lists = {f"{name}@3" for name in exposure.METRICS}
+    again = {(row["model"], row["metric"]): row["mean"] for row in every}
+    assert again == pytest.approx({(of, name): value for of, values in means.items() for name, value in values.items()
+                                   if name not in of_lists}, abs=1e-12)  # fmt: skip
+    heads = [html.unescape(name) for name in re.findall(r'<button type="button">(.*?)</button>', text.partition(
+        'id="means"')[2].partition("</thead>")[0])][1:]  # fmt: skip
+    for name, *values in table_of(text, "means"):
+        assert values == [number(again[model, name]) for model in heads]
+    every = spark.sql(query_of(text, "what-is-shown")).collect()
     assert {row["model"] for row in every} == set(means) and {row["k"] for row in every} == {3}
     for row in every:
         own = means[row["model"]]
         assert [own[f"{name}@3"] for name in exposure.METRICS] == [row[name] for name in exposure.METRICS]
     lifts = {model: values["popularity_lift@3"] / values["popularity@3"] for model, values in means.items()}
     assert list(lifts.values()) == pytest.approx([lifts["als"]] * len(lifts)), "all lists are full"
+    shares = {(row["model"], row["items"]): row for row in spark.sql(query_of(text, "popularity")).collect()}
+    head = text.partition('id="shares"')[2].partition("</thead>")[0]
+    groups = re.findall(r'<th scope="col" class="n">(.*?)</th>', head)
+    columns = {"all items": "of_items", "histories": "of_histories"}
+    table = table_of(text, "shares")
+    assert [name for name, *_ in table] == ["all items", "histories", "als", "champion"]
+    for name, *values in table:
+        rows = [shares.get((name if name in means else "als", group)) for group in groups]
+        column = columns.get(name, "of_places")
+        assert values == [f"{100 * row[column] if row else 0:.1f}%" for row in rows], name
 
 
-def the_query_of_the_page_gives_every_row(spark: SparkSession, shop: Path, text: str) -> None:
-    """The page's query, run as it stands there, against the comparison, and the docs' against the page's."""
-    query = query_of(text, "query")
+def and_others_the_training_and_the_data(spark: SparkSession, shop: Path, text: str) -> None:
+    epochs = [[str(row["epoch"]), number(row["value"])] for row in spark.sql(query_of(text, "training")).collect()]
+    assert epochs == table_of(text, "epochs") and len(epochs) == 2
+    lines = {(row["measure"], row["key"]): row["value"] for row in spark.sql(query_of(text, "data")).collect()}
+    assert [[name, f"{lines['top_item', name]:,.0f}"] for name, _ in table_of(text, "top")] == table_of(text, "top")
+    counts = re.findall("<dt>events before as_of</dt><dd>(.*?)</dd>", text)
+    assert counts == [f"{lines['events', None]:,.0f}"]
+
+
+def queries_of_the_page_give_every_row_of_the_comparison(spark: SparkSession, shop: Path, text: str) -> None:
+    """Run as they stand on the page: one gives gold.comparisons, one means and differences, as those of the docs do."""
     rows = tables_of(spark, shop).read("gold.comparisons").where("comparison_id = 'clear'").collect()
-    every = spark.sql(query).collect()
-    found = {(row["segment"], row["metric"]): row for row in every if row["rival"] == "champion"}
-    assert {"popularity", "popularity_decayed"} < {row["rival"] for row in every}
-    judged, segments = {row["metric"] for row in rows if row["segment"] != ALL}, {row["segment"] for row in rows}
-    assert {key for key in found if key[0] in segments and (key[0] == ALL or key[1] in judged)} == {
-        (row["segment"], row["metric"]) for row in rows
-    }
+    again = {(row["segment"], row["metric"]): row for row in spark.sql(query_of(text, "comparison")).collect()}
+    assert again.keys() == {(row["segment"], row["metric"]) for row in rows}
     for row in rows:
-        again = found[row["segment"], row["metric"]]
-        assert again["users"] == row["users"]
-        assert (again["before"], again["after"], again["difference"]) == pytest.approx(
+        other = again[row["segment"], row["metric"]].asDict()
+        assert (other.pop("rival"), other.pop("users"), other.pop("p")) == ("champion", row["users"], row["p"])
+        known = row.asDict() | {"before": row["champion_mean"], "after": row["challenger_mean"]}
+        assert other == pytest.approx({name: known[name] for name in other}, abs=1e-9), (row["segment"], row["metric"])
+    every = spark.sql(query_of(text, "differences")).collect()
+    found = {(row["segment"], row["metric"]): row for row in every if row["rival"] == "champion"}
+    assert {"popularity", "popularity_decayed"} < {row["rival"] for row in every} and again.keys() <= found.keys()
+    for row in rows:
+        other = found[row["segment"], row["metric"]]
+        assert other["users"] == row["users"]
+        assert (other["before"], other["after"], other["difference"]) == pytest.approx(
             (row["champion_mean"], row["challenger_mean"], row["difference"]), abs=1e-12
         )
         half = (row["high"] - row["low"]) / 2
-        assert 1.96 * again["standard_error"] == pytest.approx(half, rel=0.3, abs=1e-9), (row["segment"], row["metric"])
-        level = 0.05 if row["segment"] == ALL else 0.05 / (len(segments) - 1)
-        n, error = again["users"], again["standard_error"]
-        size = size_of_a_change(n, again["moved"], n * error**2 + again["difference"] ** 2)
-        like_it = detectable(error, n, size, 1 - level, 0.8)
-        assert row["detectable"] == pytest.approx(like_it, rel=0.3, abs=1e-9), (row["segment"], row["metric"])
-    root = query.split("`")[1].removesuffix("/gold/metrics")
+        assert 1.96 * other["standard_error"] == pytest.approx(half, rel=0.3, abs=1e-9), (row["segment"], row["metric"])
+    root = query_of(text, "differences").split("`")[1].removesuffix("/gold/metrics")
     written = (DOCS / "evaluation.md").read_text(encoding="utf-8").split("```sql\n")[1:]
-    for block, name in zip(written, ("query", "exposure-query"), strict=True):
+    for block, name in zip(written, ("differences", "what-is-shown"), strict=True):
         assert "data/completejourney" in block and "'night'" in block
         own = block.partition("\n```")[0].replace("data/completejourney", root).replace("'night'", "'clear'")
         assert own == query_of(text, name)

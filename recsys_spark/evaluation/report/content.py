@@ -86,13 +86,21 @@ class Moment:
 
 
 @dataclass(frozen=True)
+class Query:
+    """SQL that gives figures of the page again: its name, which figures in words, and the text."""
+
+    name: str
+    gives: str
+    sql: str
+
+
+@dataclass(frozen=True)
 class Report:
     """All that the page shows.
 
     rival: whom the challenger is compared with; compared: the names of the two in means, and in gold.metrics. verdict:
     None where no decision was asked for. margins: by guard, the share of the rival's mean that may be lost; least_gain:
-    that of the primary metric which must be gained. means: by model and metric. query, exposure_query: of the
-    comparison, and of the means of all lists together. objective: by epoch.
+    that of the primary metric which must be gained. means: by model and metric. objective: by epoch.
     """
 
     dataset: str
@@ -111,8 +119,7 @@ class Report:
     effects: Sequence[Effect]
     means: Mapping[str, Mapping[str, float]]
     ks: Sequence[int]
-    query: str
-    exposure_query: str
+    queries: Sequence[Query]
     verdict: Verdict | None = None
     objective: Sequence[float] = ()
     popularity: Shares | None = None

@@ -16,6 +16,7 @@ from recsys_spark.evaluation.resampling import ALL
 
 _FOLDER = files("recsys_spark.evaluation.report").joinpath("page")
 _SEGMENTS = 30  # of each metric; each of their rows is 2 kB
+_LETTERS = 160  # of the name of an item; of a thousand names the page has to stay small
 _TEMPLATES = ("report.html.j2", "parts.html.j2")
 _SHOWN = ("coverage", "gini", "popularity_lift", "popularity", "novelty", "diversity")  # of lists, whatever was wanted
 _ORDER = ("ndcg", "recall", "precision", "map", "mrr", "hit_rate", "auc", *_SHOWN)
@@ -49,7 +50,7 @@ def page(report: Report) -> str:
     )  # fmt: skip
     environment.filters |= {
         "number": numbers.number, "signed": numbers.signed, "percent": numbers.percent, "p": numbers.p_value,
-        "explained": numbers.explained,
+        "explained": numbers.explained, "short": _short,
     }  # fmt: skip
     whole = sorted(
         (effect for effect in report.effects if effect.segment == ALL),
@@ -90,6 +91,10 @@ def page(report: Report) -> str:
         days=charts.days(report.profile) if report.profile and len(report.profile.days) > 1 else None,
         moments=_moments(report),
     )
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _LETTERS else name[: _LETTERS - 1] + "…"
 
 
 def _text(name: str) -> str:
