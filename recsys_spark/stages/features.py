@@ -42,7 +42,12 @@ def build_features(run: Run) -> None:
         _, run.as_of = number_and_end(events.valid(typed))  # there may be nothing to do; or it says which rows are good
     given = {name: getattr(run.config, name) for name in ("items", "users", "friends")}
     note: dict[str, Any] = {
-        "from": {"bronze.events": bronze, "files": known.delivered(run, given), **_settings(run.config)},
+        "from": {
+            "bronze.events": bronze,
+            "files": known.delivered(run, given),
+            "columns": known.PAIRS,
+            **_settings(run.config),
+        },
         "run_id": run.run_id,
         "built_at": dt.datetime.now(dt.UTC).isoformat(),
     }

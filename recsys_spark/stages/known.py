@@ -12,6 +12,7 @@ from recsys_spark import files
 from recsys_spark.config import Files
 from recsys_spark.errors import DataError
 from recsys_spark.runs import Run
+from recsys_spark.schemas import SCHEMAS
 from recsys_spark.stages.events import past_and_future, read_files
 from recsys_spark.tables import Commit
 from recsys_spark.transforms import attributes, features, profile, splits
@@ -21,6 +22,9 @@ from recsys_spark.transforms.features import Moment
 # What of `features` weighs pairs and says what is popular: a model ranks by the weights that it learned from.
 WEIGHTS = ("events", "hides", "value", "value_cap", "value_threshold", "negative", "half_life", "transform",
            "popularity_half_life")  # fmt: skip
+PAIRS = SCHEMAS[
+    "silver.interactions"
+].names  # what a commit's note has beside, so that a slice of another form is known
 
 
 def as_timestamp(moment: dt.datetime | None) -> Column:
@@ -34,6 +38,11 @@ def interactions_commit(run: Run) -> Commit:
     if commit is None:
         raise DataError(
             f"silver.interactions has no slice as of {run.as_of}; run build_features with this --as-of first"
+        )
+    if commit.note["from"].get("columns") != PAIRS:
+        raise DataError(
+            f"silver.interactions as of {run.as_of}: an earlier version of this program built it, with other columns; "
+            "run build_features again"
         )
     return commit
 

@@ -265,6 +265,21 @@ def test_ratings_of_nothing_are_trained_on_as_soon_as_ratings_are(spark, tmp_pat
     assert "they are built already" not in job.stderr
 
 
+def test_pairs_that_an_earlier_version_built_are_refused_and_built_again(spark, tmp_path, job) -> None:
+    config = configuration(tmp_path, write_csv(tmp_path / "log.csv", purchases()))
+    assert job(config, *WHEN, stages=BUILD)["exit_code"] == 0
+    written, where = tables(spark, config), {"as_of": AS_OF}
+    made = written.find("silver.interactions", where)
+    assert made is not None
+    del made.note["from"]["columns"]
+    pairs = written.read("silver.interactions", made.version)
+    written.write_slice("silver.interactions", pairs, where, {"from": made.note["from"]}, ("as_of",))
+
+    refused = job(config, *WHEN, stages=("train_als",))
+    assert (refused["exit_code"], "run build_features again" in refused["error"]) == (65, True)
+    assert job(config, *WHEN, stages=(*BUILD, "train_als"))["exit_code"] == 0
+
+
 def test_users_held_out_are_ranked_by_a_model_that_never_saw_them(spark, tmp_path, job) -> None:
     config = configuration(
         tmp_path, write_csv(tmp_path / "log.csv", purchases()), holdout={"users": 0.25, "of_items": 0.1, "seed": 3}
