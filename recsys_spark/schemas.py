@@ -123,6 +123,8 @@ SCHEMAS: dict[str, t.StructType] = {
         epochs=t.IntegerType(),
         objective=t.ArrayType(t.DoubleType()),
         seconds=t.ArrayType(t.DoubleType()),
+        spectral_change=t.ArrayType(t.DoubleType()),
+        spectral_seconds=t.ArrayType(t.DoubleType()),
         code_version=t.StringType(),
     ),
     "gold.item_factors": _table(

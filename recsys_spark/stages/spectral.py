@@ -1,5 +1,7 @@
 """The steps of a spectral model: from blocks to gold.item_vectors; gold.spectral_steps keeps them until it is done."""
 
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
@@ -24,14 +26,17 @@ Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 
 
-def train_vectors(run: Run, data: TrainingData, blocks: store.Blocks, note: dict[str, object]) -> None:
-    """Find singular vectors, going on after the last step that an earlier try committed."""
+def train_vectors(run: Run, data: TrainingData, blocks: store.Blocks, note: dict[str, object]) -> dict[str, Any]:
+    """Find singular vectors, going on after the last step that an earlier try committed.
+
+    Returns what gold.models says of the steps. The commits tell it a later try.
+    """
     where = {"model_id": run.run_id}
     done = run.tables.find(ITEM_VECTORS, where)
     if done is not None:
         run.outputs[ITEM_VECTORS] = done.version
         run.tables.delete(STEPS, where)  # an earlier try may have ended just before
-        return
+        return _told(done.note.get("steps", []))
     settings = run.config.spectral
     if settings.rank >= min(len(data.columns), blocks.n_rows):
         raise ConfigError(
@@ -44,22 +49,23 @@ def train_vectors(run: Run, data: TrainingData, blocks: store.Blocks, note: dict
     exponents = settings.user_exponent, settings.item_exponent
     row, column = exponents if data.moving == "items" else exponents[::-1]
     iteration = trainer.Settings(row, column, settings.tolerance, settings.steps)
-    steps = _done(run)
+    steps, told = _done(run)
     if steps:
         run.say(f"spectral: going on after step {len(steps)}")
     places = np.arange(len(data.columns), dtype=np.int32)
-    change = 0.0
     for step in trainer.iterate(blocks, space, degrees, iteration, steps):
         rows = pa.Table.from_batches([factor_rows(places, step.product, "column", "product")])
         frame = run.spark.createDataFrame(rows).coalesce(1)
         whole = frame.withColumn("model_id", f.lit(run.run_id)).withColumn("step", f.lit(step.number))
-        run.tables.append_step(STEPS, whole, where, step.number, note, ("model_id", "step"))
-        change = step.change
-        run.progress(f"spectral: step {step.number}: changed by {step.change:.2g}, {step.seconds:.2f} s")
+        told.append((step.change, step.seconds))
+        run.tables.append_step(STEPS, whole, where, step.number, {**note, "steps": told}, ("model_id", "step"))
+        changed = f"changed by {step.change:.2g}, " if np.isfinite(step.change) else ""
+        run.progress(f"spectral: step {step.number}: {changed}{step.seconds:.2f} s")
+    change = told[-1][0] if told else 0.0
     if change > settings.tolerance and space.directions is not None:
         run.say(f"warning: spectral: after spectral.steps = {settings.steps} a squared singular value still changes by "
                 f"{change:.2g} of it, above spectral.tolerance = {settings.tolerance:g}; raise either")  # fmt: skip
-    vectors = space.vectors()
+    vectors, note = space.vectors(), {**note, "steps": told}
     if data.moving == "items":
         frame = run.spark.createDataFrame(pa.Table.from_batches([_rows(data.columns, vectors, degrees)])).coalesce(1)
         _write(run, frame, note)
@@ -72,6 +78,13 @@ def train_vectors(run: Run, data: TrainingData, blocks: store.Blocks, note: dict
     values = np.sqrt(space.values)
     run.counts["singular_values"] = [round(float(value), 6) for value in values]
     run.say(f"spectral: {len(values)} singular values from {values[0]:.4f} to {values[-1]:.4f}")
+    return _told(told)
+
+
+def _told(steps: list[tuple[float, float]]) -> dict[str, Any]:
+    """Return columns of gold.models by the changes and seconds of steps; the first one has nothing that it changes."""
+    changes = [change if np.isfinite(change) else None for change, _ in steps]
+    return {"spectral_change": changes, "spectral_seconds": [seconds for _, seconds in steps]}
 
 
 _SCHEMA = "item_index int, vector array<float>, degree double"
@@ -96,14 +109,15 @@ def _write(run: Run, frame: DataFrame, note: dict[str, object]) -> None:
     run.outputs[ITEM_VECTORS] = commit.version
 
 
-def _done(run: Run) -> list[Floats]:
-    """Return the products of the steps that an earlier try of the run committed, in order."""
+def _done(run: Run) -> tuple[list[Floats], list[tuple[float, float]]]:
+    """Return the products of the steps that an earlier try of the run committed, in order, and what it told of them."""
     commits = run.tables.commits(STEPS, {"model_id": run.run_id})
-    steps = []
+    told = commits[0].note.get("steps", []) if commits else []
+    steps: list[Floats] = []
     for number in range(1, len(commits) + 1):
         rows = run.tables.read_slice(STEPS, {"model_id": run.run_id, "step": number}).toArrow().sort_by("column")
         if not rows.num_rows:
             break  # another run of the model ended, and cleared its steps, just now
         flat = rows.column("product").combine_chunks().flatten().to_numpy()
         steps.append(np.ascontiguousarray(flat.reshape(rows.num_rows, -1)))
-    return steps
+    return steps, told[: len(steps)]

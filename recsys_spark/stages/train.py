@@ -66,7 +66,7 @@ def _fit(run: Run, inputs: dict[str, int], note: dict[str, object]) -> int:
     if start is not None:
         found |= train_factors(run, data, blocks, start, note) | {"inputs": inputs | start.inputs}
     if kind in VECTORS:
-        train_vectors(run, data, blocks, note)
+        found |= train_vectors(run, data, blocks, note)
     blocks.close()
     register(run, kind, note=note, moving_side=data.moving, **found)
     return int(found["epochs"])

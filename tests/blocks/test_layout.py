@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -54,6 +56,30 @@ def test_equal_values_are_stored_once(tmp_path) -> None:
 def test_a_block_that_is_gone_says_so(tmp_path) -> None:
     with pytest.raises(BlockMissingError):
         open_block(str(tmp_path / "nothing.block"))
+
+
+class Planted:
+    """What runs code where it is unpickled."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[object, tuple[Path]]:
+        return Path.touch, (self.marker,)
+
+
+def test_a_pickle_in_the_place_of_an_array_is_not_loaded(tmp_path) -> None:
+    path, _ = write_block(tmp_path, *triples(100, 10, 300, seed=6), 10)
+    block, marker = open_block(str(path)), tmp_path / "ran"
+    for name in ("values", "rows-of-1"):
+        np.save(path / f"{name}.npy", np.array([Planted(marker)], dtype=object), allow_pickle=True)
+    np.load(path / "values.npy", allow_pickle=True)
+    marker.unlink()  # so it does run where it is loaded
+    with pytest.raises(ValueError):
+        open_block(str(path))
+    with pytest.raises(ValueError):
+        block.load("rows-of-1")
+    assert not marker.exists()
 
 
 def test_an_array_left_beside_a_block_is_whole_or_not_there(tmp_path) -> None:

@@ -1,6 +1,7 @@
 """deploy/standalone/cluster.py with stand-ins for Spark's programs: nothing that it started is left when it ends."""
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ PROJECT = Path(__file__).parents[2]
 DAEMON = """#!/bin/sh
 echo "New state: ALIVE"
 echo "Successfully registered with master"
+echo "$SPARK_LOCAL_IP $SPARK_MASTER_OPTS $*" >>daemons
 echo $$ >>"$STARTED"
 exec sleep 60
 """
@@ -100,6 +102,15 @@ def test_a_job_is_submitted_to_the_cluster_by_its_conf_with_the_package(tmp_path
     assert own[0] == "--master" and own[1].startswith("spark://127.0.0.1:")
     assert own[2:5] == ["--properties-file", str(PROJECT / "conf/spark/standalone.conf"), "--load-spark-defaults"]
     assert (tmp_path / "package.zip").read_bytes() == archive(tmp_path / "again.zip").read_bytes()
+
+
+def test_daemons_listen_on_loopback_and_take_no_application_without_the_secret(tmp_path: Path) -> None:
+    started = start(tmp_path, "exit 0")
+    assert started.process.wait(timeout=20) == 0
+    daemons = (tmp_path / "daemons").read_text().splitlines()
+    assert [re.findall(r"deploy\.(\w+)\.", daemon) for daemon in daemons] == [["master"], ["worker"], ["worker"]]
+    for daemon in daemons:
+        assert daemon.startswith("127.0.0.1 -Dspark.master.rest.enabled=false ") and " --host 127.0.0.1 " in daemon
 
 
 def test_the_package_is_zipped_with_all_its_sources_and_nothing_else(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from recsys_spark.spectral import trainer
+from recsys_spark.stages import train
 from recsys_spark.tables import Tables
 from tests.jobs.shop import AS_OF, Job, N, configuration, left_out, purchases, write_csv
 
@@ -50,6 +51,9 @@ def test_a_blend_has_both_kinds_of_factors_and_finds_what_was_left_out(spark, sh
     assert all(found[f"user-{user}"][0] == f"item-{left_out(user)}" for user in range(N))
     (model,) = tables(spark, shop).read("gold.models").where("model_id = 'a'").collect()
     assert (model["kind"], model["epochs"]) == ("blend", 6)
+    first, *rest = model["spectral_change"]
+    assert first is None and rest[-1] <= 1e-4 < min(rest[:-1]), "it ends by the tolerance, and no sooner"
+    assert len(model["spectral_seconds"]) == 1 + len(rest) and min(model["spectral_seconds"]) > 0
     assert tables(spark, shop).read("gold.spectral_steps").count() == 0, "steps are for going on only"
 
 
@@ -66,6 +70,8 @@ def test_a_blend_of_weight_nothing_lists_what_als_does(spark, shop) -> None:
     assert job(shop, "--run-id", "als", *WHEN, "--set", "model.kind=als", stages=("train_als",))["exit_code"] == 0
     blended = lists(spark, shop, "c", "--set", "topk.spectral.weight=0")
     assert job(shop, "--run-id", "d", *WHEN, "--model", "als", stages=("score_topk",))["exit_code"] == 0
+    model = tables(spark, shop).read("gold.models").where("model_id = 'als'").first()
+    assert model["spectral_change"] is model["spectral_seconds"] is None
     alone = tables(spark, shop).read("gold.recommendations").where("model_id = 'als'").collect()
     assert blended == {row["user_id"]: [item["item_id"] for item in row["items"]] for row in alone}
 
@@ -106,6 +112,29 @@ def test_a_killed_run_goes_on_after_its_last_step_to_the_same_bytes(spark, shop,
     again = job(shop, "--run-id", f"killed-{moving}", *WHEN, *kind, stages=("train_als",))
     assert again["exit_code"] == 0 and "going on after step 2" in job.stderr
     assert digest(spark, shop, f"killed-{moving}") == digest(spark, shop, f"whole-{moving}")
+    ours, other = (
+        tables(spark, shop).read("gold.models").where(f"model_id = '{name}-{moving}'").first()
+        for name in ("killed", "whole")
+    )
+    assert ours["spectral_change"] == other["spectral_change"], "it tells of the steps before it was killed, too"
+    assert len(ours["spectral_seconds"]) == len(other["spectral_seconds"]) > 2
+
+
+def test_a_run_that_ended_between_its_vectors_and_its_row_tells_of_its_steps(spark, shop, monkeypatch) -> None:
+    job, asked, told = Job(), ("--run-id", "between", *WHEN, "--set", "model.kind=spectral"), []
+
+    def dies(*_, **found):
+        told.append(found)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "register", dies)
+        assert job(shop, *asked, stages=("train_als",))["exit_code"] == 75
+    assert job(shop, *asked, stages=("train_als",))["exit_code"] == 0
+    model = tables(spark, shop).read("gold.models").where("model_id = 'between'").first()
+    assert len(model["spectral_change"]) > 2
+    for column in ("spectral_change", "spectral_seconds"):
+        assert model[column] == told[0][column], "of the steps that the earlier try made"
 
 
 def test_another_configuration_under_the_same_run_id_is_refused(spark, shop) -> None:

@@ -1,5 +1,7 @@
 """Singular vectors of normalised interactions, by passes over real blocks, against SciPy's."""
 
+import shutil
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -64,6 +66,19 @@ def test_it_goes_on_to_the_same_bytes(spark: SparkSession) -> None:
     whole, steps = found(blocks, 0.5, 0.5, 1e-3)
     assert len(steps) > 3
     assert found(blocks, 0.5, 0.5, 1e-3, done=2)[0].vectors().tobytes() == whole.vectors().tobytes()
+    blocks.close()
+
+
+def test_lost_block_files_are_written_again_and_the_vectors_stay_the_same(spark: SparkSession) -> None:
+    blocks = blocks_of(spark, random_weights(50, 40, 0.2, seed=9))
+    whole, _ = found(blocks, 0.5, 0.5, 1e-3)
+    degrees, lost = column_degrees(blocks, 40), blocks.paths[1]
+    space = Subspace(initial_factors(np.arange(40), RANK, seed=1, scale=1.0), 4)
+    for step in iterate(blocks, space, degrees, Settings(0.5, 0.5, 1e-3, 60)):
+        if step.number == 2:
+            shutil.rmtree(lost)
+    assert lost not in blocks.paths
+    assert space.vectors().tobytes() == whole.vectors().tobytes()
     blocks.close()
 
 
