@@ -9,11 +9,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pyspark.sql import DataFrame
 
-from recsys_spark.evaluation.metrics import checked, first_items
-from recsys_spark.schemas import USER_ID
+from recsys_spark.evaluation.metrics import checked, first_items, keys_of
 from recsys_spark.workers import settle
-
-SCHEMA = "user_id string, metrics map<string, double>"
 
 _ENTRIES = 2**20  # of lists measured at once: looking items up in the catalogue costs a table of it each time
 
@@ -37,9 +34,9 @@ class Catalogue:
 def per_list(lists: DataFrame, catalogue: Catalogue, ks: Sequence[int]) -> DataFrame:
     """Return what each user's list is like.
 
-    lists:  user_id string, items array<struct<item_id string, …>> in rank order.
-    Returns user_id, metrics map<string, double> with `name@k` for each name below and each of ks. A list that has
-    not enough items for a metric, none or for diversity one, does not have it.
+    lists:  user_id string, items array<struct<item_id string, …>> in rank order; and model string, if it is of several.
+    Returns the same but for items, metrics map<string, double> with `name@k` for each name below and each of ks. A
+    list that has not enough items for a metric, none or for diversity one, does not have it.
 
     Of the n ≤ k items that a list has among its first k, with p_i the share of all users who had item i:
 
@@ -62,11 +59,13 @@ def per_list(lists: DataFrame, catalogue: Catalogue, ks: Sequence[int]) -> DataF
         for table in _regrouped(batches, _ENTRIES // ks[-1]):
             yield measure(table, shipped.value, ks)
 
-    return lists.select(USER_ID, first_items(ks[-1]).alias("listed")).mapInArrow(measured, SCHEMA)
+    keys = keys_of(lists)
+    schema = ", ".join([*(f"{key} string" for key in keys), "metrics map<string, double>"])
+    return lists.select(*keys, first_items(ks[-1]).alias("listed")).mapInArrow(measured, schema)
 
 
 def measure(table: pa.Table, catalogue: Catalogue, ks: Sequence[int]) -> pa.RecordBatch:
-    """Return (user_id, metrics) of a table (user_id, listed list<string>), as `per_list` says; ks ascending."""
+    """Return the keys and metrics of a table of keys and listed list<string>, as `per_list` says; ks ascending."""
     listed = table.column("listed").combine_chunks()
     sizes = pc.fill_null(pc.list_value_length(listed), 0).to_numpy()
     filled = np.arange(ks[-1]) < sizes[:, None]
@@ -81,8 +80,9 @@ def measure(table: pa.Table, catalogue: Catalogue, ks: Sequence[int]) -> pa.Reco
         values["diversity"] = _different(np.where(at >= 0, catalogue.categories[at], -1), filled)
     names = [f"{name}@{k}" for name in values for k in ks]
     columns = np.stack([value[:, k - 1] for value in values.values() for k in ks], axis=1)
+    keys = [name for name in table.column_names if name != "listed"]
     return pa.RecordBatch.from_arrays(
-        [table.column(USER_ID).combine_chunks(), _maps(columns, names)], names=[USER_ID, "metrics"]
+        [*(table.column(key).combine_chunks() for key in keys), _maps(columns, names)], names=[*keys, "metrics"]
     )
 
 

@@ -15,6 +15,7 @@ from pyspark.sql import functions as f
 from recsys_spark.evaluation import exact
 from recsys_spark.schemas import ITEM_ID, USER_ID
 
+MODEL = "model"
 RECALL_DENOMINATORS = ("min_k_relevant", "relevant")
 
 
@@ -28,12 +29,12 @@ def per_user(
     """Return the ranking metrics of every user who wanted something.
 
     lists:    user_id string, items array<struct<item_id string, score float>> in rank order; at most one row
-              a user.
-    relevant: user_id string, item_id string: the wanted pairs, each once; and, where some are not in the catalogue,
-              known boolean: whether it is.
+              a user, or, where there is a column model, a user and model.
+    relevant: user_id string, item_id string: the wanted pairs, each once, of each model if lists have any; and, where
+              some are not in the catalogue, known boolean: whether it is.
     n_items:  size of the catalogue that the lists were drawn from; without it there is no auc.
-    Returns   user_id, relevant int (the user's number of wanted items), metrics map<string, double> with
-              `name@k` for each of the names below and each of ks.
+    Returns   model if lists have it, user_id, relevant int (the user's number of wanted items), metrics map<string,
+              double> with `name@k` for each of the names below and each of ks.
 
     A hit is a position, counted from 1, whose item is wanted; an item that stands twice in a list is a hit at
     its first position only. With h the number of hits at positions up to k, r the number of wanted items, and
@@ -76,10 +77,11 @@ def per_user(
         for part in (f.lit(f"{name}@{k}"), value)
     ]
     hits = (f.filter("positions", _at_most(k)).alias(f"hits_{k}") for k in ks)
+    keys = keys_of(lists)
     return (
         _positions(lists, relevant, depth=ks[-1])
-        .select(USER_ID, "relevant", "known", "listed", *hits)
-        .select(USER_ID, "relevant", f.create_map(*metrics).alias("metrics"))
+        .select(*keys, "relevant", "known", "listed", *hits)
+        .select(*keys, "relevant", f.create_map(*metrics).alias("metrics"))
     )
 
 
@@ -122,28 +124,34 @@ def _discounts(depth: int) -> list[float]:
     return [1 / math.log2(1 + position) for position in range(1, depth + 1)]
 
 
+def keys_of(lists: DataFrame) -> list[str]:
+    """Return the columns that say whose a list is: the user, and the model where it is that of several."""
+    return [name for name in (MODEL, USER_ID) if name in lists.columns]
+
+
 def first_items(depth: int) -> Column:
     """Return the ids of a list's first items: array<string> of at most depth."""
     return f.slice(f.col("items").getField(ITEM_ID), 1, depth)
 
 
 def _positions(lists: DataFrame, relevant: DataFrame, depth: int) -> DataFrame:
-    """Return user_id, relevant int, listed int, positions array<int>: where wanted items stand within depth, ascending.
+    """Return keys, relevant int, listed int, positions array<int>: where wanted items stand within depth, ascending.
 
     listed: how many items of the list are within depth; known: how many wanted items are in the catalogue.
 
     Each wanted item is looked up in its user's list while the two are joined: the list is never exploded, and
     only positions are grouped. Both sides are shuffled once, by user.
     """
-    listed = lists.select(USER_ID, first_items(depth).alias("listed"))
+    keys = keys_of(lists)
+    listed = lists.select(*keys, first_items(depth).alias("listed"))
     position = f.array_position("listed", f.col(ITEM_ID)).cast("int")
     found = f.when(f.col("position") > 0, f.col("position"))
     known = f.col("known") if "known" in relevant.columns else f.lit(True)
     return (
-        relevant.select(USER_ID, ITEM_ID, known.alias("known"))
-        .join(listed, on=USER_ID, how="left")
-        .select(USER_ID, "known", position.alias("position"), f.size("listed").alias("size"))
-        .groupBy(USER_ID)
+        relevant.select(*keys, ITEM_ID, known.alias("known"))
+        .join(listed, on=keys, how="left")
+        .select(*keys, "known", position.alias("position"), f.size("listed").alias("size"))
+        .groupBy(*keys)
         .agg(
             f.count("*").cast("int").alias("relevant"),
             f.count_if("known").alias("known"),

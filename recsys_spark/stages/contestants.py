@@ -11,7 +11,6 @@ from recsys_spark.errors import ConfigError, DataError
 from recsys_spark.evaluation.gate import less_is_better
 from recsys_spark.runs import Run
 from recsys_spark.stages import champions
-from recsys_spark.stages.events import past_and_future
 from recsys_spark.stages.known import interactions_commit, weights_of
 from recsys_spark.stages.models import model_of
 from recsys_spark.stages.promote import Contest, check_past, gate_of, rules_of
@@ -20,6 +19,7 @@ from recsys_spark.stages.rankers import (
     fallback_ranker,
     histories,
     known,
+    number_of_rows,
     popularity_ranker,
     with_popularities,
 )
@@ -86,14 +86,17 @@ def contest(run: Run, name: str, challenger: str, champion: str | None, deciding
     return Contest(name, challenger, best, best, None, tuple(others) if deciding else ())
 
 
-def all_lists(run: Run, past: DataFrame, relevant: DataFrame, models: Mapping[str, Row]) -> dict[str, DataFrame]:
+def all_lists(
+    run: Run, events: DataFrame, past: DataFrame, relevant: DataFrame, models: Mapping[str, Row]
+) -> dict[str, DataFrame]:
     """Return the lists of trained models, the run's own first, and of popularity, for the users of `relevant`.
 
-    Users without history get what they would be served.
+    events: those before as_of; past: their pairs, as silver.interactions has them. Users without history get what they
+    would be served.
     """
     users = relevant.select("user_id").distinct()
     rows = histories(run, past, users)
-    n_rows = rows.count()
+    n_rows = number_of_rows(run, past)
     k, context = run.config.topk.k, run.spark.sparkContext
     here = known(run)
     lists, popular = {}, scorer.ship(context, fallback_ranker(run, here))
@@ -111,7 +114,7 @@ def all_lists(run: Run, past: DataFrame, relevant: DataFrame, models: Mapping[st
         lists[of] = listed.unionByName(fallback, allowMissingColumns=True)
     items, life = here.items, run.config.evaluation.popularity_half_life
     if life is not None:
-        items = with_popularities(items, decayed(run, life))
+        items = with_popularities(items, decayed(run, events, life))
     for popularity in POPULARITIES:
         shipped = scorer.ship(context, popularity_ranker(run, items, popularity))
         lists[popularity] = scorer.recommend(rows, n_rows, shipped, k)
@@ -129,10 +132,9 @@ def _lists_of(run: Run, model_id: str) -> DataFrame:
     return run.tables.read_slice("gold.recommendations", where, made.version)
 
 
-def decayed(run: Run, half_life: dt.timedelta) -> DataFrame:
-    """Return (item_id, popularity_decayed, adoptions_decayed) of the run's past, with a half-life of their own."""
-    past, _ = past_and_future(run)
+def decayed(run: Run, events: DataFrame, half_life: dt.timedelta) -> DataFrame:
+    """Return (item_id, popularity_decayed, adoptions_decayed) of events before as_of, with a half-life of their own."""
     learnt = splits.learnt_from(run.config.holdout)
-    found = interactions.popularities(past, run.config.features, run.as_of, [half_life], learnt)
+    found = interactions.popularities(events, run.config.features, run.as_of, [half_life], learnt)
     names = ("popularity_decayed", "adoptions_decayed")
     return found.select("item_id", *(f.col(f"{name}_0").alias(name) for name in names))

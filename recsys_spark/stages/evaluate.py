@@ -57,7 +57,8 @@ def evaluate(run: Run) -> None:
     deciding = bool(run.options.get("promote")) or champions.decision_of(run) is not None
     champion = reigning(run, model) if deciding else None
     past = run.tables.read_slice("silver.interactions", {"as_of": run.as_of})
-    relevant = wanted(run, past).persist(StorageLevel.MEMORY_AND_DISK)
+    events, future = past_and_future(run)
+    relevant = wanted(run, past, future).persist(StorageLevel.MEMORY_AND_DISK)
     n_users = relevant.select("user_id").distinct().count()
     if n_users == 0:
         run.say(f"evaluation: skipped, no event to compare with from {run.as_of} on")
@@ -67,19 +68,12 @@ def evaluate(run: Run) -> None:
         run.say(f"warning: evaluation.k = {max(settings.k)} is longer than the lists of topk.k = {run.config.topk.k}")
     name = f"{model['kind']}, trained" if model["kind"] in POPULARITIES else model["kind"]
     models = {name: model} | rivals(run, model, champion)
-    lists = all_lists(run, past, relevant, models)
+    lists = all_lists(run, events, past, relevant, models)
     items = catalogue(run, past)
-    rows = reduce(
-        DataFrame.unionByName,
-        (
-            measured(run, ranked, relevant, past, items)
-            .withColumn("model", f.lit(of))
-            .withColumn("model_id", f.lit(models.get(of, model)["model_id"]))
-            for of, ranked in lists.items()
-        ),
-    )
-    rows = rows.join(segments(run, past, relevant, items), "user_id", "left")
     of_models = reduce(DataFrame.unionByName, (ranked.withColumn("model", f.lit(of)) for of, ranked in lists.items()))
+    ids = f.create_map(*(f.lit(part) for of in lists for part in (of, models.get(of, model)["model_id"])))
+    rows = measured(run, of_models, list(lists), relevant, past, items).withColumn("model_id", ids[f.col("model")])
+    rows = rows.join(segments(run, past, relevant, items), "user_id", "left")
     with run.doing("measuring"):
         written = _write(run, "gold.metrics", rows)
         exposed = _write(run, "gold.exposure", exposure.item_counts(of_models, catalogued(run), settings.k))
@@ -108,15 +102,20 @@ def _write(run: Run, table: str, rows: DataFrame) -> DataFrame:
     return run.tables.read_slice(table, where, run.outputs[table])
 
 
-def measured(run: Run, ranked: DataFrame, relevant: DataFrame, past: DataFrame, items: Catalogue) -> DataFrame:
-    """Return user_id, relevant and all metrics that one user's list has by itself, of the users of `relevant`.
+def measured(
+    run: Run, ranked: DataFrame, models: Sequence[str], relevant: DataFrame, past: DataFrame, items: Catalogue
+) -> DataFrame:
+    """Return model, user_id, relevant and all metrics that one user's list has by itself, of the users of `relevant`.
 
-    Where items that a user had before may be wanted, accuracy is there of new and of repeated ones apart, too.
+    ranked: the lists of these models. Where items that a user had before may be wanted, accuracy is there of new and of
+    repeated ones apart, too.
     """
-    settings = run.config.evaluation
+    settings, keys = run.config.evaluation, ["model", "user_id"]
+    every = f.explode(f.array(*map(f.lit, models))).alias("model")
 
     def accuracy(wanted: DataFrame) -> DataFrame:
-        return metrics.per_user(ranked, wanted, settings.k, settings.recall_divides_by, len(items.item_ids))
+        of_all = wanted.select("*", every)
+        return metrics.per_user(ranked, of_all, settings.k, settings.recall_divides_by, len(items.item_ids))
 
     found = [per_list(ranked, items, settings.k)]
     if not settings.new_items_only:
@@ -125,9 +124,9 @@ def measured(run: Run, ranked: DataFrame, relevant: DataFrame, past: DataFrame, 
             found.append(_prefixed(accuracy(relevant.join(had, pair, how)), f"{name}_"))
     whole, none = accuracy(relevant), f.create_map().cast("map<string, double>")
     for number, more in enumerate(found):
-        whole = whole.join(more.select("user_id", f.col("metrics").alias(f"_{number}")), "user_id", "left")
-    every = f.map_concat("metrics", *(f.coalesce(f"_{number}", none) for number in range(len(found))))
-    return whole.select("user_id", "relevant", every.alias("metrics"))
+        whole = whole.join(more.select(*keys, f.col("metrics").alias(f"_{number}")), keys, "left")
+    every_metric = f.map_concat("metrics", *(f.coalesce(f"_{number}", none) for number in range(len(found))))
+    return whole.select(*keys, "relevant", every_metric.alias("metrics"))
 
 
 def _prefixed(measured: DataFrame, prefix: str) -> DataFrame:
@@ -157,13 +156,12 @@ def catalogue(run: Run, past: DataFrame) -> Catalogue:
     )
 
 
-def wanted(run: Run, past: DataFrame) -> DataFrame:
-    """Return the distinct (user_id, item_id, known) to be found: of the horizon, of the chosen events.
+def wanted(run: Run, past: DataFrame, future: DataFrame) -> DataFrame:
+    """Return the distinct (user_id, item_id, known) to be found: of the horizon's events, the chosen ones.
 
     They are new to the user unless evaluation.new_items_only is false. known: whether the item is in the catalogue,
     that is, had an event before as_of.
     """
-    _, future = past_and_future(run)
     pairs = interactions.wanted(future, past, run.config.features, run.config.evaluation)
     known = catalogued(run).select("item_id", f.lit(True).alias("known"))
     return pairs.join(f.broadcast(known), "item_id", "left").fillna(False, ["known"])

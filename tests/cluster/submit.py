@@ -32,6 +32,12 @@ def digest(tables: Path) -> str:
     return hashlib.sha256(np.array(factors, np.float32).tobytes()).hexdigest()
 
 
+def vectors_digest(tables: Path) -> str:
+    """Return the SHA-256 of the items' singular vectors, in the order of item_index."""
+    rows = deltalake.DeltaTable(str(tables / "gold/item_vectors")).to_pyarrow_table().sort_by("item_index").to_pylist()
+    return hashlib.sha256(np.array([row["vector"] for row in rows], np.float32).tobytes()).hexdigest()
+
+
 def lists_digest(tables: Path) -> str:
     """Return the SHA-256 of all lists with their scores, by user."""
     lists = deltalake.DeltaTable(str(tables / "gold/recommendations")).to_pyarrow_table().sort_by("user_id")

@@ -60,6 +60,8 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Night:
         source={"path": str(log), "format": "csv", "options": {"password": OPTION}},
         holdout={"random": 0.1},
         als={"rank": RANK, "epochs": EPOCHS, "min_blocks": BLOCKS, "moving_side": "items"},
+        model={"kind": "blend"},
+        spectral={"rank": RANK},
         topk={"k": 5},
         storage={"root": str(folder / "tables")},
         evaluation={"k": [5], "report": True},
@@ -99,9 +101,16 @@ def shuffled(tasks: list[dict[str, Any]]) -> int:
     )
 
 
-def test_no_job_of_an_epoch_moves_a_history(night: Night) -> None:
-    epochs = night.tasks(r"^epoch \d+ of \d+: (rows|step \d+)$")
-    assert len(epochs) >= 2 * EPOCHS, "an epoch is a job for the rows, and at least one step"
+@pytest.mark.parametrize(
+    ("jobs", "least"),
+    [
+        (r"^epoch \d+ of \d+: (rows|step \d+)$", 2 * EPOCHS),  # an epoch is a job for the rows, and at least one step
+        (r"^step \d+ of at most \d+$", 3),  # of the singular vectors
+    ],
+)
+def test_no_job_of_an_epoch_or_a_step_moves_a_history(night: Night, jobs: str, least: int) -> None:
+    epochs = night.tasks(jobs)
+    assert len(epochs) >= least
     assert {task["Task Info"]["Executor ID"] for tasks in epochs.values() for task in tasks} == {"0", "1"}
     histories = USERS * OF_A_USER * 9 // 10 * 8  # bytes of an index and a weight each
     moving = ITEMS * RANK * 4

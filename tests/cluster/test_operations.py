@@ -45,9 +45,10 @@ BEFORE = dict(zip(STAGES[1:], STAGES, strict=False)) | {"tune": "build_features"
 PYTHON = [sys.executable, "-c"]
 
 # What says when and where a run was, and tables that are not published, or grow by a commit a step.
-VOLATILE = {"seconds", "_ingested_at", "decided_at", "config", "inputs"}
+VOLATILE = {"seconds", "spectral_seconds", "_ingested_at", "decided_at", "config", "inputs"}
 UNPUBLISHED = {"gold.runs", "gold.recommendations_parts"}
-BY_STEPS = {"gold.item_factors", "gold.trials"}
+BY_STEPS = {"gold.item_factors", "gold.spectral_steps", "gold.trials"}
+SPECTRAL = ("--set", "model.kind=spectral", "--set", "spectral.rank=2")
 
 State = dict[str, list[str]]
 
@@ -349,6 +350,21 @@ def test_a_driver_killed_at_any_phase_leaves_no_half_tables_and_its_rerun_ends_a
     assert state(tables) == shop.end_of(name)
     parts = tables / "gold/recommendations_parts"
     assert not parts.exists() or not deltalake.DeltaTable(str(parts)).to_pyarrow_table().num_rows
+
+
+@pytest.mark.parametrize(
+    ("when", "table"),
+    [("after", "gold.spectral_steps"), ("before", "gold.item_vectors"), ("after", "gold.item_vectors")],
+)
+def test_a_driver_killed_while_it_looks_for_singular_vectors_goes_on_to_the_same_model(
+    when: str, table: str, shop: Shop, tmp_path: Path
+) -> None:
+    tables = shop.before("train_als", tmp_path)
+    shop.run([*PYTHON, struck("train_als", table, when, "die")], tables, *SPECTRAL, exit_code=-signal.SIGKILL)
+    assert_nothing_is_half_published(tables, "train_als", shop, *SPECTRAL)
+    again = shop.run(job("train_als"), tables, *SPECTRAL)
+    assert ("spectral: going on after step" in again.log) == ((when, table) != ("after", "gold.item_vectors"))
+    assert state(tables) == shop.end_of("train_als", *SPECTRAL)
 
 
 def test_a_driver_whose_jvm_is_killed_says_try_again(shop: Shop, tmp_path: Path) -> None:

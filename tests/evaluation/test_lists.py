@@ -113,6 +113,12 @@ def test_a_catalogue_without_categories_has_no_diversity(spark: SparkSession) ->
     assert set(row.metrics) == {"popularity@2", "novelty@2"}
 
 
+def test_lists_of_several_models_keep_the_names_of_these(spark: SparkSession) -> None:
+    two = frame(spark, {"u": ["a"]}).withColumn("model", f.explode(f.array(f.lit("one"), f.lit("two"))))
+    found = {(row.model, row.user_id): row.metrics["popularity@1"] for row in lists.per_list(two, ABCD, [1]).collect()}
+    assert found == {("one", "u"): 1, ("two", "u"): 1}
+
+
 def test_what_lists_are_like_is_the_same_bytes_on_any_partitioning(spark: SparkSession, monkeypatch) -> None:
     measured = []
     for entries, partitions in ((2**20, 1), (30, 5)):

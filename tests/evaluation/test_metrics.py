@@ -85,8 +85,8 @@ def metric_frame(spark: SparkSession, values: Sequence[float], partitions: int) 
     return of_model(frame.repartition(partitions))
 
 
-def of_model(frame: DataFrame) -> DataFrame:
-    return frame.withColumn("model", f.lit("m"))
+def of_model(frame: DataFrame, model: str = "m") -> DataFrame:
+    return frame.withColumn("model", f.lit(model))
 
 
 @pytest.mark.usefixtures("ansi")
@@ -215,6 +215,21 @@ def test_the_frame_has_the_columns_of_gold_metrics(spark: SparkSession) -> None:
     assert frame.columns == ["user_id", "relevant", "metrics"]
     for field in frame.schema.fields:
         assert field.dataType.simpleString() == table[field.name].dataType.simpleString()
+
+
+def test_lists_of_several_models_are_measured_as_each_by_itself(spark: SparkSession) -> None:
+    """Each user of each model is there, whether it has a list or not."""
+    models = {model: random_case(seed) for model, seed in (("a", 21), ("b", 22))}
+    wanted = models["a"][1]
+    frames = [of_model(lists_frame(spark, lists), model) for model, (lists, _) in models.items()]
+    every = wanted_frame(spark, wanted).select("*", f.explode(f.array(f.lit("a"), f.lit("b"))).alias("model"))
+    rows = metrics.per_user(frames[0].unionByName(frames[1]), every, [3, 10], n_items=40).collect()
+    assert len(rows) == 2 * len(wanted)
+    for model, (lists, _) in models.items():
+        alone = metrics.per_user(lists_frame(spark, lists), wanted_frame(spark, wanted), [3, 10], n_items=40).collect()
+        found = {row.user_id: row for row in rows if row.model == model}
+        for row in alone:
+            assert (found[row.user_id].relevant, found[row.user_id].metrics) == (row.relevant, row.metrics)
 
 
 def test_lengths_given_twice_or_in_any_order_are_the_same_metrics(spark: SparkSession) -> None:

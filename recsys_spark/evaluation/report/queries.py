@@ -87,16 +87,17 @@ SELECT rival, segment, metric, users, before, after, difference,
 FROM   ordered
 ORDER BY rival, segment, metric"""
 
-_SHARES = """SELECT model, items, count(*) / of_all AS of_items,
-       sum(users) / sum(sum(users)) OVER (PARTITION BY model) AS of_histories,
-       sum(lists) / nullif(sum(sum(lists)) OVER (PARTITION BY model), 0) AS of_places
-FROM  (SELECT *, CASE {bands} END AS items
-       FROM  (SELECT model, users, shown[{k}] AS lists, count(*) OVER (PARTITION BY model) AS of_all,
-                     row_number() OVER (PARTITION BY model ORDER BY users DESC, item_id) AS place
-              FROM   {exposure}
-              WHERE  users > 0))
-GROUP BY model, items, of_all
-ORDER BY model, min(place)"""
+_SHARES = """SELECT model, items, items_in / of_all AS of_items,
+       users / sum(users) OVER (PARTITION BY model)            AS of_histories,
+       lists / nullif(sum(lists) OVER (PARTITION BY model), 0) AS of_places
+FROM  (SELECT model, items, of_all, min(place) AS first, count(*) AS items_in, sum(users) AS users, sum(lists) AS lists
+       FROM  (SELECT *, CASE {bands} END AS items
+              FROM  (SELECT model, users, shown[{k}] AS lists, count(*) OVER (PARTITION BY model) AS of_all,
+                            row_number() OVER (PARTITION BY model ORDER BY users DESC, item_id) AS place
+                     FROM   {exposure}
+                     WHERE  users > 0))
+       GROUP BY model, items, of_all)
+ORDER BY model, first"""
 
 _OBJECTIVE = """SELECT before + 1 AS epoch, value
 FROM   {models}
