@@ -22,9 +22,8 @@ from recsys_spark.transforms.features import Moment
 # What of `features` weighs pairs and says what is popular: a model ranks by the weights that it learned from.
 WEIGHTS = ("events", "hides", "value", "value_cap", "value_threshold", "negative", "half_life", "transform",
            "popularity_half_life")  # fmt: skip
-PAIRS = SCHEMAS[
-    "silver.interactions"
-].names  # what a commit's note has beside, so that a slice of another form is known
+# Which columns pairs have: a commit's note says it, so that a slice that an earlier version built is known by it.
+PAIRS = SCHEMAS["silver.interactions"].names
 
 
 def as_timestamp(moment: dt.datetime | None) -> Column:

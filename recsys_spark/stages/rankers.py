@@ -186,9 +186,8 @@ def items_by_index(run: Run) -> pa.Table:
     item_id, POPULARITIES, COMEBACKS, category, and eligible: whether the item may be listed at all.
     """
     topk, tables = run.config.topk, run.tables
-    ids = tables.read_again("gold.item_ids")
-    known = ids.select("item_id", "item_index").toArrow().sort_by("item_index").combine_chunks()
-    names = known.column("item_id").combine_chunks()
+    ids = tables.read_again("gold.item_ids").select("item_id", "item_index").toArrow().sort_by("item_index")
+    names = ids.column("item_id").combine_chunks()
     active = f.lit(True)
     if topk.active_within is not None:
         active = f.coalesce(f.col("last_time") >= f.lit(run.as_of) - f.lit(topk.active_within), f.lit(False))
@@ -198,19 +197,8 @@ def items_by_index(run: Run) -> pa.Table:
     eligible = pc.fill_null(counted.column("active"), False)
     category, n_unheard = pa.nulls(len(names), pa.string()), 0
     if tables.exists("silver.items"):
-        chosen = f.lit(True) if topk.eligible is None else f.coalesce(f.expr(topk.eligible), f.lit(False))
-        with blamed(f"topk.eligible: {topk.eligible!r}"):
-            every = tables.read_again("silver.items")
-            mine = states_at(every.join(f.broadcast(ids.select("item_id")), "item_id", "left_semi"), run.as_of)
-            now = f.when(f.col("valid"), f.col("category")).alias("category"), (f.col("valid") & chosen).alias("chosen")
-            listed = _of_items(names, mine.select("item_id", "valid", *now))
-            if topk.eligible is not None:
-                others = items_at(every.join(f.broadcast(ids), "item_id", "left_anti"), run.as_of)
-                n_unheard = others.where(chosen).count()
-        category = listed.column("category")
-        # No row of the catalog tells of an item, or none that is valid.
-        unnamed = pc.and_(pc.is_null(listed.column("valid")), topk.eligible is None)
-        eligible = pc.and_(eligible, pc.or_(pc.fill_null(listed.column("chosen"), False), unnamed))
+        category, listed, n_unheard = _of_catalog(run, names)
+        eligible = pc.and_(eligible, listed)
     n_eligible = pc.sum(eligible).as_py() or 0
     # What is eligible but has no event is in no list: many of them mean that log and catalog name items differently.
     counts = {"eligible": n_eligible, "known": len(names), "eligible_without_events": n_unheard}
@@ -219,8 +207,27 @@ def items_by_index(run: Run) -> pa.Table:
         run.say(f"scoring: {n_eligible:,} of {len(names):,} items may be listed; {n_unheard:,} more have no events")
     popular = {name: pc.fill_null(counted.column(name), 0.0) for name in POPULARITIES}
     returning = {name: counted.column(name) for name in COMEBACKS}
-    more = {**popular, **returning, "category": category, "eligible": eligible}
-    return pa.table({**dict(zip(known.column_names, known.columns, strict=True)), **more}).combine_chunks()
+    columns = {"item_index": ids.column("item_index"), "item_id": names, **popular, **returning}
+    return pa.table(columns | {"category": category, "eligible": eligible}).combine_chunks()
+
+
+def _of_catalog(run: Run, names: pa.Array) -> tuple[pa.ChunkedArray, pa.ChunkedArray, int]:
+    """Return what silver.items says, as of the run's as_of, of the dictionary's items, in the order of names.
+
+    Their categories (n_items,), whether they may be listed (n_items,), and how many others may be. An item of which it
+    says nothing may be, unless there is a condition.
+    """
+    condition = run.config.topk.eligible
+    chosen = f.lit(True) if condition is None else f.coalesce(f.expr(condition), f.lit(False))
+    ids, every, n_others = run.tables.read_again("gold.item_ids"), run.tables.read_again("silver.items"), 0
+    with blamed(f"topk.eligible: {condition!r}"):
+        known = states_at(every.join(f.broadcast(ids), "item_id", "left_semi"), run.as_of)
+        category, listed = f.when(f.col("valid"), f.col("category")), f.col("valid") & chosen
+        found = _of_items(names, known.select("item_id", category.alias("category"), listed.alias("listed")))
+        if condition is not None:
+            others = items_at(every.join(f.broadcast(ids), "item_id", "left_anti"), run.as_of)
+            n_others = others.where(chosen).count()
+    return found.column("category"), pc.fill_null(found.column("listed"), condition is None), n_others
 
 
 def _of_items(names: pa.Array, rows: DataFrame) -> pa.Table:

@@ -11,7 +11,6 @@ from pyspark import Accumulator
 from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as f
 
-from recsys_spark.als.linalg import one_thread
 from recsys_spark.config import Files
 from recsys_spark.errors import DataError, TryAgainError
 from recsys_spark.redaction import redacted_config
@@ -26,7 +25,7 @@ from recsys_spark.stages.shown import show_lists
 from recsys_spark.stages.similar import similar_items
 from recsys_spark.tables import Slice
 from recsys_spark.topk import scorer
-from recsys_spark.topk.ranker import Ranker, rank_chunk
+from recsys_spark.topk.ranker import Ranker
 from recsys_spark.transforms.events import text
 
 PARTS = "gold.recommendations_parts"
@@ -225,8 +224,7 @@ def _given(run: Run, file: str) -> tuple[DataFrame, list[str]]:
 
 def _ranked(rows: pa.Table, ranker: Ranker, k: int) -> dict[str, dict[str, Any]]:
     """Return the lists of the users of rows, by user; see `scorer.recommend`."""
-    with one_thread():
-        chunks = [rank_chunk(chunk, ranker, k) for chunk in scorer.sorted_users(rows.to_batches())]
+    chunks = scorer.rank(rows.to_batches(), lambda: ranker, k)
     return {row["user_id"]: row for chunk in chunks for row in chunk.to_pylist()}
 
 

@@ -60,14 +60,19 @@ def recommend(
 
     def lists(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         settle()
-        with one_thread():
-            for chunk in sorted_users(batches):
-                ranked = rank_chunk(chunk, shipped(), k)
-                if counter is not None:
-                    counter.add(ranked.num_rows)
-                yield ranked
+        for ranked in rank(batches, shipped, k):
+            if counter is not None:
+                counter.add(ranked.num_rows)
+            yield ranked
 
     return dealt.mapInArrow(lists, SCHEMA)
+
+
+def rank(batches: Iterable[pa.RecordBatch], shipped: Shipped, k: int) -> Iterator[pa.RecordBatch]:
+    """Yield what `recommend` returns, of rows as it takes them: all of some users', ranked by this process."""
+    with one_thread():
+        for chunk in sorted_users(batches):
+            yield rank_chunk(chunk, shipped(), k)
 
 
 def ship(context: SparkContext, ranker: Ranker) -> Shipped:

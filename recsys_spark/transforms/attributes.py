@@ -41,7 +41,7 @@ def items_at(items: DataFrame, as_of: dt.datetime | None) -> DataFrame:
 
 
 def states_at(items: DataFrame, as_of: dt.datetime | None) -> DataFrame:
-    """Return the rows of `items_at`, valid, and for each item that is not there a row that is not."""
+    """Return one row an item of `items`, and whether it is valid at as_of: that of `items_at`, else the last one."""
     now = f.lit(as_of)
     begun = f.coalesce(f.col("valid_from") <= now, f.lit(True))
     valid = begun & f.coalesce(f.col("valid_to") > now, f.lit(True)) if as_of is not None else f.lit(True)
