@@ -2,6 +2,7 @@
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import deltalake
 import numpy as np
@@ -26,7 +27,7 @@ def submit(master: str, job: Path, *options: str) -> list[str]:
 
 def digest(tables: Path) -> str:
     """Return the SHA-256 of the items' factors after the last epoch, in the order of item_index."""
-    rows = deltalake.DeltaTable(str(tables / "gold/item_factors")).to_pyarrow_table().sort_by("item_index").to_pylist()
+    rows = _by_item(tables / "gold/item_factors")
     last = max(row["epoch"] for row in rows)
     factors = [row["factors"] for row in rows if row["epoch"] == last]
     return hashlib.sha256(np.array(factors, np.float32).tobytes()).hexdigest()
@@ -34,8 +35,12 @@ def digest(tables: Path) -> str:
 
 def vectors_digest(tables: Path) -> str:
     """Return the SHA-256 of the items' singular vectors, in the order of item_index."""
-    rows = deltalake.DeltaTable(str(tables / "gold/item_vectors")).to_pyarrow_table().sort_by("item_index").to_pylist()
-    return hashlib.sha256(np.array([row["vector"] for row in rows], np.float32).tobytes()).hexdigest()
+    vectors = [row["vector"] for row in _by_item(tables / "gold/item_vectors")]
+    return hashlib.sha256(np.array(vectors, np.float32).tobytes()).hexdigest()
+
+
+def _by_item(table: Path) -> list[dict[str, Any]]:
+    return deltalake.DeltaTable(str(table)).to_pyarrow_table().sort_by("item_index").to_pylist()
 
 
 def lists_digest(tables: Path) -> str:

@@ -59,16 +59,18 @@ def write_csv(
     return path
 
 
+def source(log: Path, **more: str) -> dict[str, Any]:
+    """The section of the shop's log; more: columns that it has beside user, item and time."""
+    columns = {"user": "customer", "item": "product", "time": "bought_at", **more}
+    return {"path": str(log), "format": "csv", "columns": columns}
+
+
 def configuration(folder: Path, log: Path, **sections: Any) -> Path:
     """Write a configuration for the shop's log; tables go to folder/tables."""
     whole: dict[str, Any] = {
         "name": "shop",
         "storage": {"root": str(folder / "tables"), "runs": False},
-        "source": {
-            "path": str(log),
-            "format": "csv",
-            "columns": {"user": "customer", "item": "product", "time": "bought_at"},
-        },
+        "source": source(log),
         "als": {"rank": 2, "epochs": 6, "alpha0": 0.05, "regularization": 0.001, "min_blocks": 2},
         "topk": {"k": 3},
         "evaluation": {"k": [1, 3], "report": False},

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from recsys_spark.transforms import events
-from tests.jobs.shop import AS_OF, Job, N, configuration, contents, left_out, purchases, tables, write_csv
+from tests.jobs.shop import AS_OF, Job, N, configuration, contents, left_out, purchases, source, tables, write_csv
 
 pytestmark = [pytest.mark.usefixtures("spark"), pytest.mark.slow]
 BUILD = ("ingest", "build_features")
@@ -33,14 +33,7 @@ def declared(folder: Path, log: Path, **sections: Any) -> Path:
     """A configuration that names every feature, with categories of items and a graph of friends."""
     write_csv(folder / "items.csv", [(f"item-{n}", "even" if n % 2 == 0 else "odd") for n in range(N)], "item,kind")
     write_csv(folder / "friends.csv", [("user-0", "user-1"), ("user-0", "user-2"), ("user-3", "nobody")], "user,friend")
-    source = {
-        "path": str(log),
-        "format": "csv",
-        "columns": {"user": "customer", "item": "product", "time": "bought_at", "event": "kind"},
-        "types": {"price": "double"},
-        "measures": {"spend": "price * 2"},
-        **sections.pop("source", {}),
-    }
+    more = {"types": {"price": "double"}, "measures": {"spend": "price * 2"}, **sections.pop("source", {})}
     named = ["recency", "age", "windows", "trend", "sums", "means", "levels", "hours", "weekdays"]
     chosen = {
         "events": {"buy": 1.0},
@@ -54,7 +47,7 @@ def declared(folder: Path, log: Path, **sections: Any) -> Path:
     return configuration(
         folder,
         log,
-        source=source,
+        source=source(log, event="kind") | more,
         features=chosen,
         items={"path": str(folder / "items.csv"), "format": "csv", "columns": {"category": "kind"}},
         friends={"path": str(folder / "friends.csv"), "format": "csv", "both_ways": True},
@@ -246,13 +239,7 @@ def test_ratings_of_nothing_are_trained_on_as_soon_as_ratings_are(spark, tmp_pat
     """Nothing of `features` has changed, and yet another part of the pairs is to be trained on."""
     rows = [(*row, "0" if row[1] == "item-2" else "3") for row in purchases()]
     log = write_csv(tmp_path / "log.csv", rows, "customer,product,bought_at,stars")
-    columns = {"user": "customer", "item": "product", "time": "bought_at", "value": "stars"}
-    config = configuration(
-        tmp_path,
-        log,
-        source={"path": str(log), "format": "csv", "columns": columns},
-        features={"value": "multiply"},
-    )
+    config = configuration(tmp_path, log, source=source(log, value="stars"), features={"value": "multiply"})
 
     def trained_on(*arguments: str) -> bool:
         assert job(config, *WHEN, *arguments, stages=BUILD)["exit_code"] == 0

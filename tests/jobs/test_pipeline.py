@@ -17,7 +17,7 @@ from recsys_spark import memory
 from recsys_spark.schemas import SCHEMAS
 from recsys_spark.stages import als
 from recsys_spark.tables import Tables
-from tests.jobs.shop import AS_OF, Job, N, configuration, left_out, purchases, write_csv
+from tests.jobs.shop import AS_OF, Job, N, configuration, left_out, purchases, source, write_csv
 
 pytestmark = pytest.mark.usefixtures("spark")
 
@@ -257,10 +257,7 @@ def test_training_ends_where_an_epoch_improves_too_little(spark, shop, job) -> N
 def test_a_log_of_which_nothing_weighs_is_an_error_of_the_data(tmp_path, job) -> None:
     features = {"value": "threshold", "value_threshold": 10.0}
     log = write_csv(tmp_path / "log.csv", [(*row, "1") for row in purchases()], "customer,product,bought_at,units")
-    columns = {"user": "customer", "item": "product", "time": "bought_at", "value": "units"}
-    config = configuration(
-        tmp_path, log, features=features, source={"path": str(log), "format": "csv", "columns": columns}
-    )
+    config = configuration(tmp_path, log, features=features, source=source(log, value="units"))
     summary = job(config, "--run-id", "a", "--as-of", AS_OF.isoformat(), stages=("ingest", "build_features"))
     assert summary["exit_code"] == 0
     summary = job(config, "--run-id", "a", "--as-of", AS_OF.isoformat(), stages=("train_als",))

@@ -13,7 +13,7 @@ from recsys_spark.redaction import MASK
 from recsys_spark.stages import past_runs
 from recsys_spark.stages.pipeline import STAGES
 from recsys_spark.tables import Tables
-from tests.jobs.shop import AS_OF, Job, configuration, everything_written, purchases, write_csv
+from tests.jobs.shop import AS_OF, Job, configuration, everything_written, purchases, source, write_csv
 
 pytestmark = [pytest.mark.usefixtures("spark"), pytest.mark.slow]
 
@@ -45,11 +45,10 @@ class Night:
 def night(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Night:
     folder, job = tmp_path_factory.mktemp("night"), Job()
     log = write_csv(folder / "log.csv", purchases())
-    columns = {"user": "customer", "item": "product", "time": "bought_at"}
     config = configuration(
         folder,
         log,
-        source={"path": str(log), "format": "csv", "columns": columns, "options": OPTIONS},
+        source=source(log) | {"options": OPTIONS},
         evaluation={"k": [1, 3], "report": True},
         storage={"root": str(folder / "tables")},
     )

@@ -18,7 +18,7 @@ from pyspark.sql import functions as f
 from recsys_spark import memory
 from recsys_spark.stages import score
 from recsys_spark.tables import Commit, Tables
-from tests.jobs.shop import AS_OF, Job, N, configuration, left_out, purchases, write_csv
+from tests.jobs.shop import AS_OF, Job, N, configuration, left_out, purchases, source, write_csv
 
 pytestmark = pytest.mark.usefixtures("spark")
 
@@ -216,10 +216,7 @@ def test_what_weighs_nothing_is_not_popular_in_a_country_and_makes_no_items_simi
     config = configuration(
         tmp_path,
         log,
-        source={
-            "path": str(log), "format": "csv",
-            "columns": {"user": "customer", "item": "product", "time": "bought_at", "event": "what"},
-        },
+        source=source(log, event="what"),
         features={"events": {"buy": 1.0, "look": 0.0}},
         users={"path": str(people), "format": "csv"},
         als={"rank": 2, "epochs": 1},
@@ -236,12 +233,8 @@ def test_what_weighs_nothing_is_not_popular_in_a_country_and_makes_no_items_simi
 def test_event_types_decide_what_is_hidden(spark, tmp_path, job) -> None:
     rows = [(*row, "view" if row[1] == "item-2" else "buy") for row in purchases()]
     log = write_csv(tmp_path / "log.csv", rows, "customer,product,bought_at,what")
-    columns = {"user": "customer", "item": "product", "time": "bought_at", "event": "what"}
     config = configuration(
-        tmp_path,
-        log,
-        source={"path": str(log), "format": "csv", "columns": columns},
-        features={"events": {"buy": 1.0, "view": 1.0}},
+        tmp_path, log, source=source(log, event="what"), features={"events": {"buy": 1.0, "view": 1.0}}
     )
     job(config, "--run-id", "a", *WHEN, stages=BEFORE)
     found = scored(spark, job, config, "--set", "topk.hide_seen=[buy]", "--set", "topk.k=24")

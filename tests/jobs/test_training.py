@@ -10,7 +10,7 @@ from recsys_spark.als import trainer
 from recsys_spark.als.initial import initial_factors
 from recsys_spark.config import Als
 from recsys_spark.stages.models import INDEX, STATE
-from tests.jobs.shop import AS_OF, Job, N, configuration, purchases, tables, write_csv
+from tests.jobs.shop import AS_OF, Job, N, configuration, purchases, source, tables, write_csv
 
 pytestmark = [pytest.mark.usefixtures("spark"), pytest.mark.slow]
 
@@ -22,10 +22,9 @@ MOMENT = "2024-02-01 12:00:00"
 
 def kinds_of_events(folder: Path, rows: list[tuple[str, ...]], **features: Any) -> Path:
     """Write a log of purchases and looks, and its configuration, by which a look weighs nothing."""
-    columns = {"user": "customer", "item": "product", "time": "bought_at", "event": "kind"}
     log = write_csv(folder / "log.csv", rows, "customer,product,bought_at,kind")
-    source = {"path": str(log), "format": "csv", "columns": columns}
-    return configuration(folder, log, source=source, features={"events": {"buy": 1.0, "look": 0.0}, **features})
+    events = {"buy": 1.0, "look": 0.0}
+    return configuration(folder, log, source=source(log, event="kind"), features={"events": events, **features})
 
 
 @pytest.fixture(scope="module")
