@@ -60,14 +60,25 @@ def compare(run: Run, metrics: DataFrame, contest: Contest) -> tuple[list[Effect
             settings.power,
             settings.min_segment_users,
         )
+        check_shared(rules.judged(), effects, contest.rival)
         others = {}
         for other in contest.others:
             pairs = paired(metrics, other, contest.challenger).withColumn("segments", nowhere)
-            (others[other],) = comparison.compare(
-                pairs, [rules.primary], [], resampling, settings.confidence, settings.power
-            )
+            found = comparison.compare(pairs, [rules.primary], [], resampling, settings.confidence, settings.power)
+            check_shared([rules.primary], found, other)
+            (others[other],) = found
         _write(run, contest, {contest.rival_id: effects} | {other: [effect] for other, effect in others.items()})
     return effects, others
+
+
+def check_shared(judged: list[str], effects: list[Effect], rival: str) -> None:
+    """Raise DataError where the gate judges a metric that no user has under both models."""
+    nobody = sorted(set(judged) - {effect.metric for effect in effects if effect.segment == ALL})
+    if nobody:
+        raise DataError(
+            f"gate: no user has {', '.join(nobody)} under both this model and {rival}, so that there is nothing to "
+            "compare; let gate.primary and gate.guards name other metrics"
+        )
 
 
 def promote(run: Run, effects: list[Effect], others: Mapping[str, Effect], contest: Contest) -> Row:

@@ -14,11 +14,14 @@ from pyspark.sql import functions as f
 from pyspark.sql.types import StructType
 
 from recsys_spark.config import OWN_SEGMENTS
-from recsys_spark.evaluation import exposure
+from recsys_spark.errors import DataError
+from recsys_spark.evaluation import comparison, exposure
 from recsys_spark.evaluation.lists import Catalogue
 from recsys_spark.evaluation.report.numbers import number
+from recsys_spark.evaluation.resampling import Resampling
 from recsys_spark.schemas import SCHEMAS
 from recsys_spark.stages import champions as champions_of
+from recsys_spark.stages import promote as promoting
 from recsys_spark.stages import segments
 from recsys_spark.tables import Tables
 from tests.jobs.shop import AS_OF, Job, N, configuration, purchases, write_csv
@@ -298,6 +301,20 @@ def test_a_metric_that_is_not_measured_cannot_be_judged(shop: Path, job: Job) ->
     assert odd["exit_code"] == 78 and "gate: ndcg@7: 7 is not among evaluation.k" in odd["error"]
     odd = decided(job, shop, "odd", *WHEN, "--set", "gate.primary=fun")
     assert odd["exit_code"] == 78 and "gate.primary" in odd["error"]
+
+
+def test_a_metric_that_no_user_has_under_both_models_is_named(spark: SparkSession) -> None:
+    """Lists of one item have no diversity: those of a and b are known of different users."""
+    rows = [
+        ("1", {"ndcg@1": 0.0, "diversity@1": 0.5}, {"ndcg@1": 1.0}, []),
+        ("2", {"ndcg@1": 1.0}, {"ndcg@1": 1.0}, []),
+    ]
+    schema = "user_id string, champion map<string, double>, challenger map<string, double>, segments array<string>"
+    asked = ["diversity@1", "ndcg@1"]
+    effects = comparison.compare(spark.createDataFrame(rows, schema), asked, asked, Resampling(400, 0))
+    promoting.check_shared(["ndcg@1"], effects, "a")
+    with pytest.raises(DataError, match="no user has diversity@1 under both this model and a"):
+        promoting.check_shared(asked, effects, "a")
 
 
 def test_a_champion_is_served_as_it_was_judged_whatever_the_configuration_says_by_then(spark, tmp_path, job) -> None:
