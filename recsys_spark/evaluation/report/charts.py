@@ -7,7 +7,7 @@ from typing import Any
 from markupsafe import Markup
 
 from recsys_spark.evaluation.report.content import Moment, Profile, Report, Shares
-from recsys_spark.evaluation.report.drawing import ALIKE, MOMENTS, NARROW, Picture, Spec, drawn, picture
+from recsys_spark.evaluation.report.drawing import ALIKE, HALF, MOMENTS, NARROW, Picture, Spec, drawn, picture
 from recsys_spark.evaluation.report.numbers import number
 
 _RESTS: tuple[tuple[list[int], str], ...] = (
@@ -132,7 +132,7 @@ def levels(moments: Sequence[Moment], metric: str) -> Picture:
     says = "; ".join(
         f"{moment.as_of} model {number(moment.model)}, best list {number(moment.best_list)}" for moment in moments
     )
-    return picture(f"{metric} at each moment: {says}.", spec, 220, key(models), wide=NARROW)
+    return picture(f"{metric} at each moment: {says}.", spec, 220, key(models), wide=HALF)
 
 
 def popularity(shares: Shares, drawn_as: Mapping[str, Look]) -> Picture:

@@ -14,7 +14,8 @@ from markupsafe import Markup
 
 Spec = dict[str, Any]
 
-WIDE, NARROW = 720, 350  # CSS pixels: of a page on a desk, and of a phone, where labels must not shrink
+# CSS pixels: of a page on a desk, half of one, and of a phone, where labels must not shrink
+WIDE, HALF, NARROW = 720, 560, 350
 _VERSION = "6.4"  # of Vega-Lite
 _NAMESPACE = re.compile(r' xmlns(:\w+)?="[^"]*"')  # which HTML does not need
 _CONFIG: Spec = {
@@ -50,7 +51,10 @@ class Picture:
 def picture(
     says: str, spec: Spec, height: int = 260, key: Mapping[str, Markup] | None = None, wide: int = WIDE
 ) -> Picture:
-    """Return the drawing of a specification. wide: how wide a desk shows it; one that stands beside others, NARROW."""
+    """Return the drawing of a specification.
+
+    wide: how wide a desk shows it; one that stands beside another HALF, beside several NARROW.
+    """
     narrow = drawn(spec, NARROW, height)
     return Picture(says, narrow if wide == NARROW else drawn(spec, wide, height), narrow, tuple((key or {}).items()))
 

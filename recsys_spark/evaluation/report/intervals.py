@@ -9,7 +9,7 @@ from markupsafe import Markup
 from recsys_spark.evaluation.comparison import Effect
 from recsys_spark.evaluation.gate import less_is_better, level_of, oriented
 from recsys_spark.evaluation.report.content import Moment
-from recsys_spark.evaluation.report.drawing import ALIKE, MOMENTS, NARROW, Picture, Spec, drawn, picture
+from recsys_spark.evaluation.report.drawing import ALIKE, HALF, MOMENTS, Picture, Spec, drawn, picture
 from recsys_spark.evaluation.report.numbers import number, percent, signed
 
 _ROW = 30  # of a picture with a row for each thing, CSS pixels
@@ -237,5 +237,5 @@ def differences(moments: Sequence[Moment], metric: str) -> Picture:
         for moment in moments
     )
     return picture(
-        f"Difference of {metric} at each moment: {says}.", {"data": {"values": rows}, "layer": layers}, 220, wide=NARROW
+        f"Difference of {metric} at each moment: {says}.", {"data": {"values": rows}, "layer": layers}, 220, wide=HALF
     )
