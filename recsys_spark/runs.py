@@ -149,10 +149,12 @@ def main(
     argv: Sequence[str] | None = None,
     finish: Stage | None = None,
     options: Mapping[str, Option] | None = None,
+    brief: str | None = None,
 ) -> int:
     """Run stages one after another in one Spark session and return the exit code.
 
-    options: arguments of this job alone, which stages find by name in `run.options`.
+    options: arguments of this job alone, which stages find by name in `run.options`. brief: the name of
+    the one with which the job is done in seconds, so that the session is started for these.
 
     stdout's last line is one JSON object; logs, progress and errors go to stderr.
     """
@@ -166,7 +168,7 @@ def main(
         try:
             arguments = _parse(job, about, given, options or {})
             summary["run_id"] = log.run_id = _run_id(arguments.run_id)
-            run = _start(job, arguments, log, stopping)
+            run = _start(job, arguments, log, stopping, vars(arguments).get(brief or "") is not None)
             runs.append(run)
             run.options = {
                 name: value
@@ -224,14 +226,14 @@ def _quietly(work: Callable[[], None]) -> None:
         work()
 
 
-def _start(job: str, arguments: argparse.Namespace, log: Log, stopping: Stopping) -> Run:
+def _start(job: str, arguments: argparse.Namespace, log: Log, stopping: Stopping, brief: bool) -> Run:
     raw, log.secrets = configuration.read(arguments.config, arguments.overrides)
     config = configuration.checked(raw, log.secrets, arguments.config[-1])
     as_of = _as_of(arguments.as_of, config)
     started = time.perf_counter()
     with log.console.status("starting Spark"):
         try:
-            spark = spark_session(f"recsys {job} {log.run_id}")
+            spark = spark_session(f"recsys {job} {log.run_id}", brief=brief)
         except PySparkRuntimeError as error:
             if error.getCondition() == "JAVA_GATEWAY_EXITED":
                 raise DependencyError("no Java of 17 or newer starts: run deploy/java.sh or set JAVA_HOME") from error

@@ -12,6 +12,7 @@ from pyspark import SparkContext
 from pyspark.sql import SparkSession
 
 _DESCRIPTION = "spark.job.description"
+_JVM = "spark.driver.extraJavaOptions"
 
 DELTA_PACKAGE = "io.delta:delta-spark_4.2_2.13:4.4.0"
 
@@ -56,7 +57,7 @@ LOCAL = {
     "spark.task.maxDirectResultSize": "64m",
     "spark.sql.shuffle.partitions": "8",
     "spark.ui.showConsoleProgress": "false",
-    "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={Path(__file__).with_name('log4j2.properties')}",
+    _JVM: f"-Dlog4j2.configurationFile={Path(__file__).with_name('log4j2.properties')}",
     "spark.driver.bindAddress": "127.0.0.1",
     "spark.driver.host": "127.0.0.1",
     "spark.ui.enabled": "false",
@@ -64,12 +65,20 @@ LOCAL = {
 }
 
 
-def spark_session(name: str, master: str | None = None, settings: dict[str, str] | None = None) -> SparkSession:
+# The options of a JVM that does little before it ends: its second compiler and a parallel collector cost more than they
+# bring. Without the former Java has room for 48 MB of code, which a session fills in minutes: it then throws code away
+# and compiles it again for as long as it lives.
+SHORT_LIVED = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:ReservedCodeCacheSize=256m"
+
+
+def spark_session(
+    name: str, master: str | None = None, settings: dict[str, str] | None = None, brief: bool = False
+) -> SparkSession:
     """Return the running session, made fit for Delta, or build one.
 
     Under spark-submit master and properties are the command's. Under plain `python` the master is
     `master`, else the variable SPARK_MASTER, else local[*], and the properties are LOCAL, each replaced
-    by `settings`.
+    by `settings`; the JVM of a brief session is SHORT_LIVED.
     """
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     under_submit = "PYSPARK_GATEWAY_PORT" in os.environ
@@ -79,6 +88,8 @@ def spark_session(name: str, master: str | None = None, settings: dict[str, str]
         os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
         builder = builder.master(master or os.environ.get("SPARK_MASTER", "local[*]"))
         properties |= LOCAL
+        if brief:
+            properties[_JVM] = f"{properties[_JVM]} {SHORT_LIVED}"
         if not delta_is_bundled():
             properties["spark.jars.packages"] = DELTA_PACKAGE
     for key, value in {**properties, **(settings or {})}.items():

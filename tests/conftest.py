@@ -9,8 +9,7 @@ import pytest
 from hypothesis import settings
 from pyspark.sql import SparkSession
 
-from recsys_spark.session import spark_session
-from tests.jvm import SHORT_LIVED
+from recsys_spark.session import SHORT_LIVED, spark_session
 
 os.environ["PYSPARK_PYTHON"] = sys.executable
 

@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = arguments.parse_args(argv)
     try:
         config = configuration.load(given.config, given.overrides)
-        spark = spark_session("recsys runs")
+        spark = spark_session("recsys runs", brief=True)
         runs = last_runs(Tables(spark, config.storage.root), given.last)
     except Exception as error:
         fault = faults.job_error(error)

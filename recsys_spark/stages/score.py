@@ -236,4 +236,4 @@ def _filled_up(row: dict[str, Any], k: int) -> bool:
 
 def main() -> int:
     """Run the job from the command line."""
-    return run_job("score_topk", {"score_topk": score_topk}, __doc__ or "", options=OPTIONS)
+    return run_job("score_topk", {"score_topk": score_topk}, __doc__ or "", options=OPTIONS, brief="users")

@@ -20,8 +20,8 @@ import deltalake
 import pytest
 import yaml
 
+from recsys_spark.session import SHORT_LIVED
 from tests.jobs.shop import configuration, purchases, write_csv
-from tests.jvm import SHORT_LIVED
 
 pytestmark = pytest.mark.airflow
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.jvm import SHORT_LIVED
+from recsys_spark.session import SHORT_LIVED
 
 
 @pytest.fixture(scope="session", autouse=True)

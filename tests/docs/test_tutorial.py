@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.jvm import SHORT_LIVED
+from recsys_spark.session import SHORT_LIVED
 
 pytestmark = pytest.mark.slow
 

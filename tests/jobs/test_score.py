@@ -13,9 +13,11 @@ import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
+from pyspark.sql import SparkSession
 from pyspark.sql import functions as f
 
-from recsys_spark import memory
+from recsys_spark import memory, runs
+from recsys_spark.errors import DependencyError
 from recsys_spark.stages import score
 from recsys_spark.tables import Commit, Tables
 from tests.jobs.shop import AS_OF, Job, N, configuration, left_out, purchases, source, write_csv
@@ -436,3 +438,18 @@ def test_a_killed_scoring_goes_on_after_its_last_part_and_ends_at_the_same_lists
     for lists in (again, scored(spark, job, shop, *parts, "--anew")):
         assert {u: r for u, r in lists.items() if u != "summary"} == {u: r for u, r in whole.items() if u != "summary"}
         assert tables(spark, shop).read(score.PARTS).count() == 0
+
+
+@pytest.mark.parametrize("arguments", [(), ("--users", "few.csv"), ("--users=few.csv",)])
+def test_a_session_for_a_few_users_is_started_for_seconds(tmp_path, monkeypatch, arguments: tuple[str, ...]) -> None:
+    asked = []
+
+    def start(name: str, brief: bool) -> SparkSession:
+        asked.append((name, brief))
+        raise DependencyError("no session is started here")
+
+    monkeypatch.setattr(runs, "spark_session", start)
+    config = configuration(tmp_path, write_csv(tmp_path / "log.csv", purchases()))
+    monkeypatch.setattr("sys.argv", ["score_topk", "--config", str(config), "--run-id", "few", *arguments])
+    assert score.main() == 69
+    assert asked == [("recsys score_topk few", bool(arguments))]
