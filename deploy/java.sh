@@ -25,7 +25,8 @@ fi
 package() {  # the first headless Java of 17 or newer that apt offers
     local release
     for release in 17 21 25; do
-        if apt-cache show "openjdk-$release-jre-headless" 2>/dev/null | grep -q '^Package:'; then
+        # To the end of what apt-cache says: grep -q would hang up on it, which pipefail takes for a failure.
+        if apt-cache show "openjdk-$release-jre-headless" 2>/dev/null | grep '^Package:' >/dev/null; then
             echo "openjdk-$release-jre-headless"
             return
         fi
