@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 import shutil
+import socket
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -143,6 +144,8 @@ def run(
         **stage.environment,
         **more,
     }
+    # As container runtimes do: a JVM looks up its host's name.
+    (stage.root / "etc/hosts").write_text(f"127.0.0.1 localhost {socket.gethostname()}\n", encoding="utf-8")
     certificates = stage.root / "run/certificates"
     if network:
         shutil.copytree(_CERTIFICATES, certificates, symlinks=False, dirs_exist_ok=True)
