@@ -149,12 +149,12 @@ def main(
     argv: Sequence[str] | None = None,
     finish: Stage | None = None,
     options: Mapping[str, Option] | None = None,
-    brief: str | None = None,
+    brief: str = "",
 ) -> int:
     """Run stages one after another in one Spark session and return the exit code.
 
-    options: arguments of this job alone, which stages find by name in `run.options`. brief: the name of
-    the one with which the job is done in seconds, so that the session is started for these.
+    options: arguments of this job alone, which stages find by name in `run.options`. brief: the name of the one with
+    which the job is done in seconds, so that the session is started for these.
 
     stdout's last line is one JSON object; logs, progress and errors go to stderr.
     """
@@ -168,7 +168,7 @@ def main(
         try:
             arguments = _parse(job, about, given, options or {})
             summary["run_id"] = log.run_id = _run_id(arguments.run_id)
-            run = _start(job, arguments, log, stopping, vars(arguments).get(brief or "") is not None)
+            run = _start(job, arguments, log, stopping, vars(arguments).get(brief) is not None)
             runs.append(run)
             run.options = {
                 name: value
