@@ -9,7 +9,6 @@ The grid's best has the advantage that it is chosen on the test file itself.
 import argparse
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.machine import machine
-from recsys_spark import runs
+from benchmarks.running import run_stages
 from recsys_spark.als.trainer import fold_solve
 from recsys_spark.runs import Run, Stage
 from recsys_spark.session import spark_session
@@ -34,6 +33,7 @@ from recsys_spark.topk.folds import AlsFold
 from recsys_spark.tuning.judge import Ready, Sample, listed, ready
 from recsys_spark.tuning.window import Window
 
+NAME = "given_split"
 SPLIT = "conf/given_split.yaml"
 K = 20
 GRID = {
@@ -84,18 +84,6 @@ def _reached(run: Run, window: Window, given: Ready, chosen: dict[str, Any]) -> 
     return recall(window.sample, listed(given, users, fold.item_factors(), window.popularities[0], 0.0, K))
 
 
-def run_stages(stages: Mapping[str, Stage], argv: Sequence[str], options: Any = None) -> dict[str, Any]:
-    """Run stages; return what they counted and measured."""
-    kept: dict[str, Any] = {}
-
-    def keep(run: Run) -> None:
-        kept.update({"counts": dict(run.counts), "metrics": dict(run.metrics)})
-
-    if code := runs.main("given_split", stages, "", argv, finish=keep, options=options):
-        raise SystemExit(code)
-    return kept
-
-
 def main() -> None:
     """Tune, try the grid, print both, write JSON."""
     cli = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -105,17 +93,17 @@ def main() -> None:
     spark_session("given split")
     with tempfile.TemporaryDirectory() as folder:
         make = {"ingest": ingest, "files": files}
-        run_stages(make, ["--config", given.config, "--run-id", "files", "--set", f"storage.root={folder}/log"])
+        run_stages(NAME, make, ["--config", given.config, "--run-id", "files", "--set", f"storage.root={folder}/log"])
         split = [f"source.path={folder}/log/train.parquet/*.parquet"]
         split += [f"holdout.path={folder}/log/test.parquet/*.parquet", f"evaluation.k=[10, {K}, 50]"]
         split += [f"storage.root={folder}/split", "evaluation.report=false"]
         argv = ["--config", SPLIT, *(word for each in split for word in ("--set", each))]
-        run_stages({"ingest": ingest, "build_features": build_features}, [*argv, "--run-id", "tuned"])
-        run_stages({"tune": tune}, [*argv, "--run-id", "tuned", "--out", folder], OPTIONS)
+        run_stages(NAME, {"ingest": ingest, "build_features": build_features}, [*argv, "--run-id", "tuned"])
+        run_stages(NAME, {"tune": tune}, [*argv, "--run-id", "tuned", "--out", folder], OPTIONS)
         judge: dict[str, Stage] = {"build_features": build_features, "train_als": train_als}
         judge |= {"score_topk": score_topk, "evaluate": evaluate}
-        found = run_stages(judge, [*argv, "--config", f"{folder}/tuned.yaml", "--run-id", "judged"])["metrics"]
-        points = run_stages({"grid": grid}, [*argv, "--run-id", "grid"])["counts"]["grid"]
+        found = run_stages(NAME, judge, [*argv, "--config", f"{folder}/tuned.yaml", "--run-id", "judged"])["metrics"]
+        points = run_stages(NAME, {"grid": grid}, [*argv, "--run-id", "grid"])["counts"]["grid"]
     (kind,) = set(found) - {"popularity", "popularity_decayed", "adoptions_decayed"}
     best = max(points, key=lambda point: point["recall"])
     tuned = found[kind][f"recall@{K}"]

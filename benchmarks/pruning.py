@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.counting import computed_scores
-from recsys_spark import runs
+from benchmarks.running import run_stages
 from recsys_spark.als.linalg import one_thread
 from recsys_spark.runs import Run
 from recsys_spark.stages.features import build_features
@@ -56,18 +56,11 @@ def main() -> None:
     given = cli.parse_args()
     rows = {}
     for config in given.configs:
-        found: dict[str, object] = {}
         stages = {"ingest": ingest, "build_features": build_features, "train_als": train_als, "share": share}
         with tempfile.TemporaryDirectory() as folder:
             overrides = [word for each in (f"storage.root={folder}", *given.overrides) for word in ("--set", each)]
             argv = ["--config", str(config), "--run-id", "bench", *overrides]
-
-            def keep(run: Run, found: dict[str, object] = found) -> None:
-                found.update(run.counts)
-
-            code = runs.main("pruning", stages, "", argv, finish=keep)
-        if code:
-            raise SystemExit(code)
+            found = run_stages("pruning", stages, argv)["counts"]
         rows[config.stem] = {name: found[name] for name in ("users", "items", "tiles", "share")}
     for name, row in rows.items():
         print(f"{name:20}", "  ".join(f"{what} {value}" for what, value in row.items()))

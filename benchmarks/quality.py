@@ -1,10 +1,11 @@
 """How well models find what comes next, beside the best popularity list: one log, several kinds of model, some folds.
 
-    python -m benchmarks.quality conf/movielens.yaml --kinds als,blend,item_knn --folds 5 --json data/quality.json
+    python -m benchmarks.quality conf/movielens.yaml --tune --kinds als,blend,item_knn --folds 5
 
 Each fold has another seed of `holdout`; a user's value is the mean over the folds in which she is judged. Intervals are
 of the paired difference over users (docs/evaluation.md). The best list is the best of the three on these very users, to
-its favour.
+its favour. With --tune, `tune` first finds the settings of each kind in what the fold leaves to learn from, and the
+model `chosen` is that of the kind which it takes there.
 """
 
 import argparse
@@ -15,11 +16,12 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
+import yaml
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as f
 
 from benchmarks.machine import machine
-from recsys_spark import runs
+from benchmarks.running import run_stages
 from recsys_spark.config import load
 from recsys_spark.evaluation.comparison import Effect, compare
 from recsys_spark.evaluation.resampling import Resampling
@@ -32,16 +34,21 @@ from recsys_spark.stages.promote import paired
 from recsys_spark.stages.rankers import POPULARITIES
 from recsys_spark.stages.score import score_topk
 from recsys_spark.stages.train import train_als
+from recsys_spark.stages.tune import OPTIONS, tune
 from recsys_spark.tables import Tables
 
 PREPARE = {"ingest": ingest, "build_features": build_features}
-JUDGE = {"train_als": train_als, "score_topk": score_topk, "evaluate": evaluate}
+JUDGE = {"build_features": build_features, "train_als": train_als, "score_topk": score_topk, "evaluate": evaluate}
+CHOSEN = "chosen"
 
 
 def measured(
-    config: Sequence[str], kinds: Sequence[str], folds: int, overrides: Sequence[str], root: Path
+    config: Sequence[str], kinds: Sequence[str], folds: int, overrides: Sequence[str], root: Path, *, tuned: bool
 ) -> DataFrame:
-    """Run a log's jobs for each fold and kind; return (user_id, model, metrics), the mean over folds."""
+    """Run a log's jobs for each fold and kind; return (user_id, model, metrics), the mean over folds.
+
+    tuned: find settings in each fold, and have the kind that was chosen there as a model of its own, CHOSEN.
+    """
     spark = spark_session("quality")
     whole = load(config, overrides)
     random = whole.holdout is not None and whole.holdout.path is None
@@ -52,23 +59,44 @@ def measured(
         own = [f"storage.root={root / str(fold)}", "evaluation.report=false", *overrides]
         own += [f"holdout.seed={fold}"] if folds > 1 else []
         _run(config, "features", PREPARE, own)
+        settings, taken = _found(config, own, root / f"{fold}-settings") if tuned else ({}, None)
         for kind in kinds:
-            _run(config, kind, JUDGE, [*own, f"model.kind={kind}"])
+            _run([*config, *settings.get(kind, [])], kind, JUDGE, [*own, f"model.kind={kind}"])
         rows = Tables(spark, str(root / str(fold))).read("gold.metrics")
         first = (f.col("run_id") == kinds[0]) | ~f.col("model").isin(
             *POPULARITIES
         )  # the lists of each run are the same
         found.append(rows.where(first).select("user_id", "model", f.explode("metrics")))
+        if taken:
+            found.append(found[-1].where(f.col("model") == taken).withColumn("model", f.lit(CHOSEN)))
     means = reduce(DataFrame.unionByName, found).groupBy("user_id", "model", "key").agg(f.avg("value").alias("value"))
     entries = f.map_from_entries(f.array_sort(f.collect_list(f.struct("key", "value")))).alias("metrics")
     return means.groupBy("user_id", "model").agg(entries).persist()
 
 
-def _run(config: Sequence[str], run_id: str, stages: Mapping[str, Stage], overrides: Sequence[str]) -> None:
+def _found(config: Sequence[str], overrides: Sequence[str], folder: Path) -> tuple[dict[str, list[str]], str]:
+    """Search settings; return a file of them for each kind, and the kind that was chosen."""
+    counts = _run(config, "tuned", {"tune": tune}, overrides, ["--out", str(folder)])
+    print(f"{folder.name}: {counts['kind']} of {counts['kinds']}, {counts['trials']} trials: {counts['found']}")
+    files = {}
+    for kind, settings in counts["found"].items():
+        files[kind] = [str(folder / f"{kind}.yaml")]
+        Path(*files[kind]).write_text(yaml.safe_dump(settings), encoding="utf-8")
+    return files, counts["kind"]
+
+
+def _run(
+    config: Sequence[str],
+    run_id: str,
+    stages: Mapping[str, Stage],
+    overrides: Sequence[str],
+    arguments: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Run stages; return what they counted."""
     argv = [word for file in config for word in ("--config", file)]
-    argv += ["--run-id", run_id, *(word for each in overrides for word in ("--set", each))]
-    if code := runs.main("quality", stages, "", argv):
-        raise SystemExit(code)
+    argv += ["--run-id", run_id, *(word for each in overrides for word in ("--set", each)), *arguments]
+    counts: dict[str, Any] = run_stages("quality", stages, argv, OPTIONS if arguments else None)["counts"]
+    return counts
 
 
 def effect(users: DataFrame, rival: str, challenger: str, metric: str) -> Effect:
@@ -106,14 +134,15 @@ def main() -> None:
         "--kinds", default="als,item_knn", help="values of model.kind; the first is compared with the rest"
     )
     cli.add_argument("--folds", type=int, default=1)
+    cli.add_argument("--tune", action="store_true", help="find settings and kind in each fold, as jobs/tune.py does")
     cli.add_argument("--metrics", default="ndcg@10")
     cli.add_argument("--set", action="append", default=[], dest="overrides")
     cli.add_argument("--json", type=Path)
     given = cli.parse_args()
     kinds = given.kinds.split(",")
     with tempfile.TemporaryDirectory() as folder:
-        users = measured(given.config, kinds, given.folds, given.overrides, Path(folder))
-        rows = table(users, kinds, given.metrics.split(","))
+        users = measured(given.config, kinds, given.folds, given.overrides, Path(folder), tuned=given.tune)
+        rows = table(users, [*kinds, CHOSEN] if given.tune else kinds, given.metrics.split(","))
     for row in rows:
         parts = [
             f"{row[name][0]:+.4f} [{row[name][1]:+.4f}, {row[name][2]:+.4f}] to {rival}"

@@ -20,11 +20,11 @@ from recsys_spark.tuning.window import Window
 
 @dataclass(frozen=True)
 class Chosen:
-    """The kind that was chosen, where its settings stand, and what that is worth; `said` tells of every kind."""
+    """The kind that was chosen, and its worth; where the settings of every kind stand, and what is said of each."""
 
     kind: str
-    point: Point
     value: float
+    points: dict[str, Point]
     said: dict[str, str]
 
 
@@ -86,7 +86,7 @@ def choose_kind(
     if "als" in found:
         gain, error = mixer.gain(found[best_kind], found["als"])
         best_kind = best_kind if gain > 2 * error else "als"
-    return Chosen(best_kind, found[best_kind], mixer.value(found[best_kind]), said)
+    return Chosen(best_kind, mixer.value(found[best_kind]), found, said)
 
 
 def _trained(run: Run, window: Window, life: int, settings: Mapping[str, Any], best: Mapping[str, Any]) -> AlsFold:
@@ -96,22 +96,21 @@ def _trained(run: Run, window: Window, life: int, settings: Mapping[str, Any], b
     return AlsFold(fold_solve(last.factors, objective, run.config.topk.shortfall))
 
 
-def fragment_of(chosen: Chosen) -> dict[str, Any]:
-    """Return the sections of a configuration that a chosen kind adds to those of ALS."""
-    point = chosen.point
-    found: dict[str, Any] = {"model": {"kind": chosen.kind}}
+def fragment_of(kind: str, point: Point) -> dict[str, Any]:
+    """Return the sections of a configuration that a kind, where its settings stand, adds to those of ALS."""
+    found: dict[str, Any] = {"model": {"kind": kind}}
     topk: dict[str, Any] = {"popularity_exponent": float(point["popularity_exponent"])}
     if "repeat_weight" in point:
         topk["repeat_weight"] = float(point["repeat_weight"])
     if point.get("repeat_weight") and point.get("repeat_prior"):
         topk["repeat_prior"] = f"{point['repeat_prior'] * 86400:.0f}s"
-    if chosen.kind != "als":
+    if kind != "als":
         found["spectral"] = {
             "rank": int(point["rank"]),
             "user_exponent": float(point["user_exponent"]),
             "item_exponent": float(point["item_exponent"]),
         }
         topk["spectral"] = {"exponent": float(point["list_exponent"])}
-    if chosen.kind == "blend":
+    if kind == "blend":
         topk["spectral"]["weight"] = float(point["weight"])
     return found | {"topk": topk}

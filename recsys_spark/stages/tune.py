@@ -19,10 +19,11 @@ from recsys_spark.redaction import redacted_config
 from recsys_spark.runs import Option, Run
 from recsys_spark.runs import main as run_job
 from recsys_spark.schemas import SCHEMAS
-from recsys_spark.stages.mixing import Chosen, choose_kind, fragment_of
+from recsys_spark.stages.mixing import choose_kind, fragment_of
 from recsys_spark.stages.windows import Popular, epochs_on, past_windows, tried
 from recsys_spark.topk.folds import AlsFold
 from recsys_spark.tuning.judge import listed, ndcg, popular_lists, ready
+from recsys_spark.tuning.mixing import Point
 from recsys_spark.tuning.plot import plot
 from recsys_spark.tuning.search import Asked, Done, Search, ascend
 from recsys_spark.tuning.window import Window
@@ -70,21 +71,24 @@ def tune(run: Run) -> None:
     chosen = choose_kind(run, windows, life, trial.settings, best, max(left, _LEAST_SECONDS) / 60)
     for each in windows:
         each.close()
-    fragment = _fragment(lives, popular, best_list, trial, best, chosen)
+    found = {
+        kind: _fragment(lives, popular, best_list, trial, best, kind, point) for kind, point in chosen.points.items()
+    }
     folder = Path(run.options["out"])
     folder.mkdir(parents=True, exist_ok=True)
     head = (
         f"# Found by jobs/tune.py on {len(windows)} windows before {run.as_of}: NDCG@{k} {chosen.value:.4f} there,\n"
         f"# the best popularity list {lists[best_list]:.4f}. Use it: --config CONF.yaml --config THIS.yaml\n"
     )
-    text = head + yaml.safe_dump(fragment, sort_keys=False)
+    text = head + yaml.safe_dump(found[chosen.kind], sort_keys=False)
     (folder / f"{run.run_id}.yaml").write_text(text, encoding="utf-8")
     plot([one for one, _ in done], float(lists[best_list]), k, folder / f"{run.run_id}.svg")
     run.metrics = {chosen.kind: {f"ndcg@{k}": chosen.value}, "popularity": {f"ndcg@{k}": float(lists[best_list])}}
     run.counts |= {
         "trials": len(done),
         "kinds": chosen.said,
-        "tuned": fragment,
+        "kind": chosen.kind,
+        "found": found,
         "written": str(folder / f"{run.run_id}.yaml"),
     }
     run.outputs["gold.trials"] = run.tables.version("gold.trials")
@@ -224,12 +228,13 @@ def _fragment(
     best_list: int,
     trial: Done,
     best: dict[str, Any],
-    mixed: Chosen,
+    kind: str,
+    point: Point,
 ) -> dict[str, Any]:
-    """Return the sections of a configuration that say what was found."""
-    chosen, more = trial.settings, fragment_of(mixed)
+    """Return the sections of a configuration that say what was found for a kind."""
+    chosen, more = trial.settings, fragment_of(kind, point)
     features: dict[str, Any] = {"transform": chosen["transform"]}
-    prior: dict[str, Any] = {"weight": float(mixed.point["prior_weight"])}
+    prior: dict[str, Any] = {"weight": float(point["prior_weight"])}
     topk: dict[str, Any] = {"prior": prior} | more["topk"]
     evaluation: dict[str, Any] = {}
     if len(popular) > 1:

@@ -53,7 +53,7 @@ def searched(config: Path, run_id: str, out: Path, *arguments: str) -> dict:
 
 def test_a_search_finds_what_is_new_and_its_settings_are_a_configuration(spark, shop, tmp_path) -> None:
     summary = searched(shop, "whole", tmp_path)
-    found = summary["counts"]["tuned"]
+    found = summary["counts"]["found"][summary["counts"]["kind"]]
     assert found["topk"]["prior"]["weight"] > 0 and found["topk"]["prior"]["popularity"] != "popularity"
     assert summary["metrics"]["als"]["ndcg@1"] >= summary["metrics"]["popularity"]["ndcg@1"]
     assert yaml.safe_load((tmp_path / "whole.yaml").read_text()) == found
