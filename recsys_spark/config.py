@@ -629,9 +629,12 @@ class Tune(_Section):
     """The search for settings on windows of the past."""
 
     windows: int = Field(default=2, ge=1, le=20)
-    """Windows before as_of, one after another, each as long as `horizon`; without time, random holdouts."""
+    """Windows before as_of, each as long as `horizon`; without time, random holdouts."""
     horizon: Duration | None = None
     """How long after a window's moment events count; without it evaluation.horizon, or 28 days."""
+    step: Duration | None = None
+    """From as_of back to the first window's moment, and from each to the next; without it the horizon. A day's, or a
+    week's, has windows of hours or days like those that are to come, where nights, or weekends, are unlike the rest."""
     holdout: float = Field(default=0.2, gt=0, lt=1)
     """Share of each user's items that a window holds out, where the log has no time or the split is none by time."""
     users: int = Field(default=5000, ge=10, le=100_000)
@@ -702,6 +705,10 @@ class Config(_Section):
     tune: Tune = Tune()
     gate: Gate = Gate()
 
+    def tuning_horizon(self) -> dt.timedelta:
+        """Return how long each window lasts that settings are judged on."""
+        return self.tune.horizon or self.evaluation.horizon or dt.timedelta(days=28)
+
     @model_validator(mode="after")
     def _consistent(self) -> "Config":
         if self.source.columns.time is None:
@@ -752,6 +759,8 @@ class Config(_Section):
             raise ValueError("topk.repeat_weight and topk.most_of_category cannot be had together")
         if self.topk.most_of_category is not None and (self.items is None or self.items.columns.category is None):
             raise ValueError("topk.most_of_category needs items.columns.category")
+        if self.tune.step is not None and self.tune.step < self.tuning_horizon():
+            raise ValueError("tune.step is shorter than the horizon: the first window would end after as_of")
         segments = OWN_SEGMENTS + (self.gate.segments + 1 if self.users is not None else 0)
         metrics = self.evaluation.metrics_of_a_user()
         for questions, answer in ((segments, "segments harmed"), (metrics, "metrics changed")):

@@ -322,6 +322,12 @@ def test_what_is_no_positive_duration_is_refused(shop: Path, text: str) -> None:
     assert refused(shop, f"evaluation.horizon={text}").startswith(f"{shop}: evaluation.horizon: ")
 
 
+def test_a_window_of_tuning_that_would_end_after_as_of_is_refused(shop: Path) -> None:
+    assert load(str(shop), ["tune.step=28d"]).tune.step == dt.timedelta(days=28)
+    assert "tune.step is shorter than the horizon" in refused(shop, "tune.step=27d")
+    assert load(str(shop), ["tune.step=1d", "tune.horizon=6h"]).tuning_horizon() == dt.timedelta(hours=6)
+
+
 @pytest.mark.parametrize(
     ("text", "hour"),
     [("2011-11-01", 0), ("2011-11-01T06:00", 6), ("2011-11-01T06:00:00+01:00", 5), ("2011-11-01T06:00:00Z", 6)],

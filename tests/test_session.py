@@ -4,18 +4,26 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from recsys_spark.session import LOCAL, SHORT_LIVED
 
 OPTIONS = """
 from recsys_spark.session import spark_session
-jvm = spark_session("options", "local[1]", {"spark.driver.memory": "512m"}, brief=True).sparkContext._jvm
+jvm = spark_session("options", "local[1]", {"spark.driver.memory": "512m"}, brief=%s).sparkContext._jvm
 print(*jvm.java.lang.management.ManagementFactory.getRuntimeMXBean().getInputArguments())
 """
 
 
-def test_the_jvm_of_a_brief_session_has_the_options_of_a_short_life_beside_those_of_all() -> None:
+@pytest.mark.parametrize(
+    ("brief", "wanted"), [(True, SHORT_LIVED), (False, LOCAL["spark.driver.extraJavaOptions"])], ids=["brief", "long"]
+)
+def test_the_jvm_of_a_session_has_the_options_that_suit_its_length(brief: bool, wanted: str) -> None:
     own = {name: value for name, value in os.environ.items() if name != "PYSPARK_GATEWAY_PORT"}
-    done = subprocess.run([sys.executable, "-c", OPTIONS], env=own, capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", OPTIONS % brief], env=own, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    wanted = [*SHORT_LIVED.split(), *LOCAL["spark.driver.extraJavaOptions"].split()]
-    assert set(wanted) <= set(done.stdout.split())
+    options = done.stdout.split()
+    assert set(wanted.split()) <= set(options)
+    assert any(option.startswith("-Dlog4j2.configurationFile=") for option in options)
+    compiled = {option for option in options if option.startswith(("-XX:Tiered", "-XX:CompileThreshold"))}
+    assert len(compiled) == 1, compiled

@@ -11,7 +11,7 @@ import numpy as np
 
 from recsys_spark.als.trainer import fold_solve
 from recsys_spark.runs import Run
-from recsys_spark.stages.windows import epochs_on, horizon
+from recsys_spark.stages.windows import epochs_on
 from recsys_spark.topk.folds import AlsFold
 from recsys_spark.tuning.mixing import ALONE, Mixer, Point
 from recsys_spark.tuning.search import ascend
@@ -52,7 +52,7 @@ def choose_kind(
     if run.config.topk.hide_seen is False and not run.config.evaluation.new_items_only:
         served["repeat_weight"], start["repeat_weight"] = tune.repeat_weights, 0.0
         if run.config.source.columns.time is not None:
-            days = horizon(run) / dt.timedelta(days=1)
+            days = run.config.tuning_horizon() / dt.timedelta(days=1)
             served["repeat_prior"], start["repeat_prior"] = [days * factor for factor in tune.repeat_priors], 0.0
     shape: dict[str, Any] = {
         "rank": ranks,

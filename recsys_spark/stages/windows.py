@@ -32,7 +32,7 @@ def tried(run: Run) -> tuple[dict[str, dt.timedelta | None], list[Popular]]:
     tune = run.config.tune
     if run.config.source.columns.time is None:
         return {NO_LIFE: None}, [("popularity", None)]
-    span = horizon(run)
+    span = run.config.tuning_horizon()
     lives = {f"{factor * span.total_seconds():.0f}s": factor * span for factor in tune.half_lives}
     decayed: list[Popular] = [
         (name, factor * span)
@@ -56,11 +56,6 @@ def epochs_on(
     objective = objective_of(als)
     start = initial_factors(window.hashes, als.rank, als.seed, als.init_scale)
     return objective, train(window.blocks(life, chosen["transform"]), start, objective, settings_of(als))
-
-
-def horizon(run: Run) -> dt.timedelta:
-    """Return how long each window lasts."""
-    return run.config.tune.horizon or run.config.evaluation.horizon or dt.timedelta(days=28)
 
 
 def past_windows(run: Run, lives: list[dt.timedelta | None], popular: list[Popular]) -> list[Window]:
@@ -109,14 +104,15 @@ def _sizes(window: Window) -> tuple[int, int, int, int]:
 def past_parts(run: Run) -> Iterator[tuple[DataFrame, DataFrame, dt.datetime | None]]:
     """Yield each window's events: those known, those to be found, and the moment between them, if there is time."""
     config = run.config
+    length = config.tuning_horizon()
     parsed = parsed_events(run)
     run.as_of = run.as_of or number_and_end(events.valid(parsed))[1]
     past, _ = splits.split(events.valid(parsed), run.as_of, config.evaluation.horizon, config.holdout)
     past = past.persist()
     for number in range(1, config.tune.windows + 1):
         if config.holdout is None and run.as_of is not None:
-            moment = run.as_of - number * horizon(run)
-            yield *splits.split(past, moment, horizon(run), None), moment
+            moment = run.as_of - number * (config.tune.step or length)
+            yield *splits.split(past, moment, length, None), moment
         else:
             yield *splits.split(past, None, None, Holdout(random=config.tune.holdout, seed=number)), run.as_of
     past.unpersist()

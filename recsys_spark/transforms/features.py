@@ -68,11 +68,9 @@ def sums(moment: Moment) -> Column:
     """Sum of each measure, of all events and in each window, such as {"spend": 9.5, "spend_7d": 2.0}: the M of RFM."""
     entries = []
     for place, name in enumerate(moment.measures):
-        amount = f.coalesce(f.get("measures", f.lit(place)), f.lit(0.0))
-        entries.append((name, exact_sum(amount, _PARTS)))
+        entries.append((name, _sum(place)))
         for window in moment.windows:
-            inside = f.when(moment.within(window), amount).otherwise(0.0)
-            entries.append((f"{name}_{name_of(window)}", exact_sum(inside, _PARTS)))
+            entries.append((f"{name}_{name_of(window)}", _sum(place, moment.within(window))))
     return _map(entries, "double")
 
 
@@ -223,6 +221,10 @@ def _days(moment: Moment, time: Column) -> Column:
     assert moment.as_of is not None
     micros = f.lit(round(moment.as_of.timestamp() * 1e6)) - f.unix_micros(time)
     return micros.cast("double") / f.lit(float(_DAY))
+
+
+def _sum(place: int, where: Column | None = None) -> Column:
+    return f.coalesce(exact_sum(f.get("measures", f.lit(place)), _PARTS, where=where), f.lit(0.0))
 
 
 def _mean(place: int) -> Column:

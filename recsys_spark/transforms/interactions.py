@@ -52,18 +52,25 @@ def decay(as_of: dt.datetime, half_life: dt.timedelta, time: str = "time") -> Co
     return f.pow(f.lit(2.0), -micros.cast("double") / f.lit(half_life.total_seconds() * 1e6))
 
 
-def exact_sum(weight: Column, parts: float = _RESOLUTION, *, small: bool = False) -> Column:
+def exact_sum(
+    weight: Column, parts: float = _RESOLUTION, *, where: Column | None = None, small: bool = False
+) -> Column:
     """Return the sum of numbers, each rounded to one of so many parts of 1, the same whatever the order.
 
+    where: of these rows alone, null where there is none; sums of one weight over several such sets round it once.
     small: no number is beyond ±_SMALL, so that one integer has room for 134 million of them; the bytes are the same.
     """
+
+    def total(part: Column) -> Column:
+        return f.sum(part if where is None else f.when(where, part)).cast("double")
+
     # Spark's round goes through decimals and would cost more than all else here.
     if small:
-        return f.sum(f.rint(weight * f.lit(parts)).cast("long")).cast("double") / f.lit(parts)
+        return total(f.rint(weight * f.lit(parts)).cast("long")) / f.lit(parts)
     scaled = weight * f.lit(parts / _LOW)
     high = f.floor(scaled)
     low = f.rint((scaled - high) * f.lit(_LOW)).cast("long")
-    return (f.sum(high).cast("double") * f.lit(_LOW) + f.sum(low).cast("double")) / f.lit(parts)
+    return (total(high) * f.lit(_LOW) + total(low)) / f.lit(parts)
 
 
 def interactions(

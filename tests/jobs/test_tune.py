@@ -115,6 +115,16 @@ def test_settings_that_diverge_are_a_trial_worth_nothing_and_the_search_goes_on(
     assert values[0] == (0.0, True) and len(values) == 3 and max(values)[0] > 0
 
 
+def test_windows_lie_a_step_apart_and_end_before_as_of(shop, tmp_path) -> None:
+    job, few = Job(), ("--set", "tune.trials=1", "--set", "tune.kinds=[als]")
+    summary = job(shop, "--run-id", "apart", *WHEN, "--out", str(tmp_path), *few, "--set", "tune.step=30d",
+                  stages=("tune",))  # fmt: skip
+    assert summary["exit_code"] == 0, summary
+    for number in (1, 2):
+        begin = AS_OF - number * dt.timedelta(days=30)
+        assert f"window {number} of 2, from {begin:%Y-%m-%d %H:%M}: " in job.stderr
+
+
 def test_no_event_from_as_of_on_changes_what_is_found(spark, shop, tmp_path) -> None:
     (tmp_path / "other").mkdir()
     early = [row for row in fashions() if row[2] < f"{AS_OF:%Y-%m-%d}"]
