@@ -51,9 +51,13 @@ EVERYWHERE = {
 }
 
 _LOG4J = f"-Dlog4j2.configurationFile={Path(__file__).with_name('log4j2.properties')}"
-# Spark runs much code of its own a few thousand times and no more. Java's second compiler takes a third of a session's
-# processor time where it looks at whatever ran 5,000 times; where 50,000, it compiles the loops over rows alone.
-_FEWER_COMPILED = "-XX:CompileThresholdScaling=10"
+# Spark runs much code of its own some thousand times and no more. Java's second compiler takes a third of the processor
+# time of a job of minutes where it looks at whatever ran 5,000 times, as it does by itself. Where it is ten times as
+# patient, it compiles the loops over rows, and half as much of all else.
+_PATIENT = (
+    "-XX:Tier4InvocationThreshold=50000 -XX:Tier4MinInvocationThreshold=6000 "
+    "-XX:Tier4CompileThreshold=150000 -XX:Tier4BackEdgeThreshold=400000"
+)
 
 # What a session on one machine needs to be quick.
 LOCAL = {
@@ -62,7 +66,7 @@ LOCAL = {
     "spark.task.maxDirectResultSize": "64m",
     "spark.sql.shuffle.partitions": "8",
     "spark.ui.showConsoleProgress": "false",
-    _JVM: f"{_LOG4J} {_FEWER_COMPILED}",
+    _JVM: f"{_LOG4J} {_PATIENT}",
     "spark.driver.bindAddress": "127.0.0.1",
     "spark.driver.host": "127.0.0.1",
     "spark.ui.enabled": "false",
