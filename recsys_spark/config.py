@@ -642,7 +642,7 @@ class Tune(_Section):
     trials: int = Field(default=40, ge=1, le=10_000)
     """Trials at most."""
     minutes: float = Field(default=10, gt=0)
-    """No trial begins after so many minutes."""
+    """No trial but the first begins after so many minutes."""
     seed: int = Field(default=1, ge=0)
     """Seed of what is tried."""
     half_lives: tuple[Annotated[float, Field(gt=0)], ...] = (0.5, 1, 2, 4, 8)

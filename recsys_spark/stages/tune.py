@@ -55,7 +55,8 @@ def tune(run: Run) -> None:
     search = Search(config.tune, list(lives), [trial for trial, _ in done])
     seconds = 60 * config.tune.minutes
     for_trials = seconds if config.tune.kinds == ("als",) else _SHARE_OF_TRIALS * seconds
-    while len(done) < config.tune.trials and time.monotonic() - started < for_trials:
+    # One at least: windows that took all the minutes to build are not in vain.
+    while len(done) < config.tune.trials and (not done or time.monotonic() - started < for_trials):
         begun = time.monotonic()
         trial, best = _try(run, windows, list(lives), search.ask(), best_list)
         search.tell(trial)

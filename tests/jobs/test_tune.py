@@ -115,6 +115,11 @@ def test_settings_that_diverge_are_a_trial_worth_nothing_and_the_search_goes_on(
     assert values[0] == (0.0, True) and len(values) == 3 and max(values)[0] > 0
 
 
+def test_a_search_whose_minutes_are_over_before_it_begins_has_one_trial(shop, tmp_path) -> None:
+    found = searched(shop, "hurried", tmp_path, "--set", "tune.minutes=0.001")
+    assert found["counts"]["trials"] == 1 and (tmp_path / "hurried.yaml").is_file()
+
+
 def test_windows_lie_a_step_apart_and_end_before_as_of(shop, tmp_path) -> None:
     job, few = Job(), ("--set", "tune.trials=1", "--set", "tune.kinds=[als]")
     summary = job(shop, "--run-id", "apart", *WHEN, "--out", str(tmp_path), *few, "--set", "tune.step=30d",
