@@ -14,9 +14,9 @@ from recsys_spark.memory import Need
 _GB = 1e9
 _HOUR = 3600
 
-# Ingest and features, an event of a log with one row of twenty to refuse: 50.3 and 111.0 s for 20 million.
-INGEST = 2 * 50.3 / 20e6
-FEATURES = 2 * 111.0 / 20e6
+# Ingest and features, an event of a log with one row of twenty to refuse: 45.9 and 105.0 s for 20 million.
+INGEST = 2 * 45.9 / 20e6
+FEATURES = 2 * 105.0 / 20e6
 # From a table to blocks, an interaction: "preparing", at most 2.8 s for 5 million.
 BLOCK = 2 * 2.8 / 5e6
 # An epoch, an interaction at rank 128: 2.54 s for 20 million.
