@@ -128,7 +128,7 @@ def test_every_spark_property_follows_its_reason(path: Path) -> None:
     lines = path.read_text(encoding="utf-8").splitlines()
     names = [line.split()[0] for line in lines if not line.startswith("#")]
     assert len(set(names)) == len(names) > 0
-    assert all(re.fullmatch(r"spark\.\S+\s+\S+", line) for line in lines if not line.startswith("#"))
+    assert all(re.fullmatch(r"spark\.\S+\s+\S+( \S+)*", line) for line in lines if not line.startswith("#"))
     # One reason may stand above several properties; the file's first line is about the file.
     assert lines[0].startswith("#") and lines[1].startswith("#")
 

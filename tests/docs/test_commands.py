@@ -32,6 +32,8 @@ OTHERS = {
     "source",
     "export",
     "head",
+    "mkdir",
+    "cp",
     "kubectl",
     "docker",
     "databricks",
