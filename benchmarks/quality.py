@@ -61,7 +61,8 @@ def measured(
         _run(config, "features", PREPARE, own)
         settings, taken = _found(config, own, root / f"{fold}-settings") if tuned else ({}, None)
         for kind in kinds:
-            _run([*config, *settings.get(kind, [])], kind, JUDGE, [*own, f"model.kind={kind}"])
+            files = [*config, settings[kind]] if kind in settings else config
+            _run(files, kind, JUDGE, [*own, f"model.kind={kind}"])
         rows = Tables(spark, str(root / str(fold))).read("gold.metrics")
         first = (f.col("run_id") == kinds[0]) | ~f.col("model").isin(
             *POPULARITIES
@@ -74,14 +75,14 @@ def measured(
     return means.groupBy("user_id", "model").agg(entries).persist()
 
 
-def _found(config: Sequence[str], overrides: Sequence[str], folder: Path) -> tuple[dict[str, list[str]], str]:
+def _found(config: Sequence[str], overrides: Sequence[str], folder: Path) -> tuple[dict[str, str], str]:
     """Search settings; return a file of them for each kind, and the kind that was chosen."""
     counts = _run(config, "tuned", {"tune": tune}, overrides, ["--out", str(folder)])
     print(f"{folder.name}: {counts['kind']} of {counts['kinds']}, {counts['trials']} trials: {counts['found']}")
     files = {}
     for kind, settings in counts["found"].items():
-        files[kind] = [str(folder / f"{kind}.yaml")]
-        Path(*files[kind]).write_text(yaml.safe_dump(settings), encoding="utf-8")
+        files[kind] = str(folder / f"{kind}.yaml")
+        Path(files[kind]).write_text(yaml.safe_dump(settings), encoding="utf-8")
     return files, counts["kind"]
 
 
@@ -95,7 +96,7 @@ def _run(
     """Run stages; return what they counted."""
     argv = [word for file in config for word in ("--config", file)]
     argv += ["--run-id", run_id, *(word for each in overrides for word in ("--set", each)), *arguments]
-    counts: dict[str, Any] = run_stages("quality", stages, argv, OPTIONS if arguments else None)["counts"]
+    counts: dict[str, Any] = run_stages("quality", stages, argv, OPTIONS)["counts"]
     return counts
 
 

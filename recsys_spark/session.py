@@ -53,7 +53,7 @@ EVERYWHERE = {
 _LOG4J = f"-Dlog4j2.configurationFile={Path(__file__).with_name('log4j2.properties')}"
 # Spark runs much code of its own some thousand times and no more. Java's second compiler takes a third of the processor
 # time of a job of minutes where it looks at whatever ran 5,000 times, as it does by itself. Where it is ten times as
-# patient, it compiles the loops over rows, and half as much of all else.
+# patient, it still compiles the loops over rows, and much less of all else.
 _PATIENT = (
     "-XX:Tier4InvocationThreshold=50000 -XX:Tier4MinInvocationThreshold=6000 "
     "-XX:Tier4CompileThreshold=150000 -XX:Tier4BackEdgeThreshold=400000"

@@ -128,9 +128,20 @@ def test_every_spark_property_follows_its_reason(path: Path) -> None:
     lines = path.read_text(encoding="utf-8").splitlines()
     names = [line.split()[0] for line in lines if not line.startswith("#")]
     assert len(set(names)) == len(names) > 0
-    assert all(re.fullmatch(r"spark\.\S+\s+\S+( \S+)*", line) for line in lines if not line.startswith("#"))
+    # One word each, but for a JVM's options, which are several.
+    form = re.compile(r"spark\.\S+\s+\S+|spark\.driver\.extraJavaOptions\s+-XX:\S+( -XX:\S+)*")
+    assert all(form.fullmatch(line) for line in lines if not line.startswith("#"))
     # One reason may stand above several properties; the file's first line is about the file.
     assert lines[0].startswith("#") and lines[1].startswith("#")
+
+
+def test_a_submitted_job_on_one_machine_has_the_session_of_plain_python() -> None:
+    lines = (CONF / "spark/local.conf").read_text(encoding="utf-8").splitlines()
+    given = dict(line.split(maxsplit=1) for line in lines if not line.startswith("#"))
+    assert given.pop("spark.master") == "local[*]"
+    log, _, options = LOCAL["spark.driver.extraJavaOptions"].partition(" ")
+    assert log.startswith("-Dlog4j2.")  # of the package, wherever it lies
+    assert given == LOCAL | {"spark.driver.extraJavaOptions": options}
 
 
 @pytest.mark.parametrize("name", ["standalone", "kubernetes", "yarn"])
