@@ -25,7 +25,7 @@ from recsys_spark.topk.folds import AlsFold
 from recsys_spark.tuning.judge import listed, ndcg, popular_lists, ready
 from recsys_spark.tuning.mixing import Point
 from recsys_spark.tuning.plot import plot
-from recsys_spark.tuning.search import Asked, Done, Search, ascend
+from recsys_spark.tuning.search import Asked, Done, Search, ascend, own_settings
 from recsys_spark.tuning.window import Window
 
 OPTIONS: dict[str, Option] = {
@@ -52,7 +52,7 @@ def tune(run: Run) -> None:
     best_list = int(np.argmax(lists))
     run.say(f"tuning: the best popularity list has NDCG@{k} {lists[best_list]:.4f}, {_words(popular[best_list])}")
     done = _done(run)
-    search = Search(config.tune, list(lives), [trial for trial, _ in done])
+    search = Search(config.tune, list(lives), own_settings(config, lives), [trial for trial, _ in done])
     seconds = 60 * config.tune.minutes
     for_trials = seconds if config.tune.kinds == ("als",) else _SHARE_OF_TRIALS * seconds
     # One at least: windows that took all the minutes to build are not in vain.
@@ -94,6 +94,9 @@ def tune(run: Run) -> None:
     }
     run.outputs["gold.trials"] = run.tables.version("gold.trials")
     run.say(text)
+    if chosen.value <= lists[best_list]:
+        run.say("warning: nothing that was found is above the best popularity list; go on with the same --run-id and "
+                "higher tune.minutes and tune.trials")  # fmt: skip
 
 
 def _popular(each: Window, place: int, k: int) -> float:

@@ -1,5 +1,7 @@
 """The search for settings: trials that learn from those before them, and stop early where they fall behind."""
 
+import datetime as dt
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +10,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from recsys_spark.config import Tune
+from recsys_spark.config import Config, Tune
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -31,10 +33,14 @@ class Search:
     """Asks for settings, trial by trial, by a tree-structured Parzen estimator (Bergstra et al., NeurIPS 2011).
 
     Trials are stopped by successive halving (Li et al., MLSys 2020). What is asked next is a function of the seed and
-    of the trials that are done, so that a search that goes on asks what an uninterrupted one would have.
+    of the trials that are done, so that a search that goes on asks what an uninterrupted one would have. The first is
+    `first`, of which every setting lies within the bounds that are searched.
     """
 
-    def __init__(self, tune: Tune, half_lives: list[str], done: Iterable[Done] = ()) -> None:
+    def __init__(
+        self, tune: Tune, half_lives: Sequence[str], first: Mapping[str, Any], done: Iterable[Done] = ()
+    ) -> None:
+        self._first = dict(first)
         self._space: dict[str, BaseDistribution] = {
             "half_life": CategoricalDistribution(half_lives),
             "transform": CategoricalDistribution(tune.transforms),
@@ -73,6 +79,8 @@ class Search:
             pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=2),
         )
         study.add_trials(self._done)
+        if not self._done:
+            study.enqueue_trial(self._first)
         return Asked(study.ask(self._space))
 
 
@@ -89,6 +97,30 @@ class Asked:
         self._step += 1
         self._trial.report(value, self._step)
         return bool(self._trial.should_prune())
+
+
+def own_settings(config: Config, lives: Mapping[str, dt.timedelta | None]) -> dict[str, Any]:
+    """Return what a configuration itself says of what is searched, or what comes nearest to it within the bounds.
+
+    lives: the half-lives that are tried, by name.
+    """
+    als, features, tune = config.als, config.features, config.tune
+
+    def apart(name: str) -> float:
+        life, own = lives[name], features.half_life
+        return abs(math.log(life / own)) if life and own else math.inf if life or own else 0.0
+
+    def within(bounds: tuple[float, float], value: float) -> float:
+        return min(max(value, bounds[0]), bounds[1])
+
+    return {
+        "half_life": min(lives, key=apart),
+        "transform": features.transform if features.transform in tune.transforms else tune.transforms[0],
+        "rank": min(tune.ranks, key=lambda rank: abs(rank - als.rank)),
+        "regularization": within(tune.regularization, als.regularization),
+        "alpha0": within(tune.alpha0, als.alpha0),
+        "nu": within(tune.nu, als.nu),
+    }
 
 
 def ascend(

@@ -115,9 +115,23 @@ def test_settings_that_diverge_are_a_trial_worth_nothing_and_the_search_goes_on(
     assert values[0] == (0.0, True) and len(values) == 3 and max(values)[0] > 0
 
 
-def test_a_search_whose_minutes_are_over_before_it_begins_has_one_trial(shop, tmp_path) -> None:
-    found = searched(shop, "hurried", tmp_path, "--set", "tune.minutes=0.001")
+def test_a_search_whose_minutes_are_over_before_it_begins_has_one_trial_of_the_settings_that_are_there(
+    spark, shop, tmp_path
+) -> None:
+    says = ("--set", "als.rank=2", "--set", "als.regularization=0.05", "--set", "features.half_life=12d")
+    found = searched(shop, "hurried", tmp_path, "--set", "tune.minutes=0.001", *says)
     assert found["counts"]["trials"] == 1 and (tmp_path / "hurried.yaml").is_file()
+    trial = Tables(spark, str(shop.parent / "tables")).read("gold.trials").where("study = 'hurried'").first()
+    asked = json.loads(trial["settings"])
+    assert (asked["rank"], asked["regularization"], asked["half_life"]) == (2, 0.05, "864000s")
+
+
+def test_a_search_that_finds_nothing_above_the_best_list_says_so(shop, tmp_path, monkeypatch) -> None:
+    said = []
+    monkeypatch.setattr(tune.Run, "say", lambda run, text: said.append(text))
+    worse = ("--set", "tune.prior_weights=[0]", "--set", "tune.kinds=[als]", "--set", "tune.trials=1")
+    searched(shop, "worse", tmp_path, *worse)
+    assert said[-1].startswith("warning: nothing that was found is above the best popularity list; go on")
 
 
 def test_windows_lie_a_step_apart_and_end_before_as_of(shop, tmp_path) -> None:
