@@ -48,6 +48,12 @@ _MEANINGS: tuple[tuple[str, type[JobError], str], ...] = (
         f"executors were lost again and again: look at the workers, then {_AGAIN}",
     ),
     (
+        "Python worker exited unexpectedly",
+        TryAgainError,
+        f"a Python worker was killed, most likely for memory: {_AGAIN}; if it happens again, raise "
+        "spark.executor.memoryOverhead or, on one machine, take fewer cores (SPARK_MASTER='local[N]')",
+    ),
+    (
         "UnknownHostException|NoRouteToHostException|SocketTimeoutException|ConnectTimeoutException|SafeModeException|"
         "StandbyException|SlowDown",
         DependencyError,

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,14 @@ def a_full_disk_in_a_task(spark: SparkSession, folder: Path) -> None:
 
 def a_full_heap(spark: SparkSession, folder: Path) -> None:
     spark.sparkContext._jvm.java.nio.ByteBuffer.allocate(2**31 - 16)  # type: ignore[union-attr]
+
+
+def a_killed_python_worker(spark: SparkSession, folder: Path) -> None:
+    def batches(given: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        os.kill(os.getpid(), signal.SIGKILL)
+        yield from given
+
+    spark.range(1).mapInArrow(batches, "id long").write.format("delta").save(str(folder / "table"))
 
 
 def a_source_that_changed(spark: SparkSession, folder: Path) -> None:
@@ -76,6 +85,7 @@ CASES: list[tuple[Callable[[SparkSession, Path], None], type[JobError], str]] = 
     (a_full_disk_on_the_driver, DependencyError, "a disk is full"),
     (a_full_disk_in_a_task, DependencyError, "a disk is full"),
     (a_full_heap, DependencyError, "memory ran out"),
+    (a_killed_python_worker, TryAgainError, "a Python worker was killed"),
     (a_source_that_changed, TryAgainError, "files changed while they were read"),
     (a_broken_parquet_file, DataError, "missing or broken"),
     (a_missing_file_of_a_table, DataError, "missing or broken"),

@@ -21,6 +21,7 @@ from recsys_spark.als import trainer
 from recsys_spark.als.passes import rows_pass
 from recsys_spark.blocks import store
 from recsys_spark.blocks.layout import Block
+from recsys_spark.errors import TryAgainError
 from recsys_spark.stages import als, train
 from tests.cluster.processes import kill_executor
 from tests.cluster.submit import PROJECT, digest, submit
@@ -201,6 +202,18 @@ def test_a_python_worker_killed_in_its_task_is_replaced_and_the_model_ends_at_th
     with cluster(workers=2) as (url, _):
         shop.finish(shop.start(submit(url, job), tables), tables)
     assert marker.exists()
+    assert digest(tables) == shop.digest
+
+
+def test_a_python_worker_killed_on_one_machine_says_try_again_and_the_rerun_ends_at_the_same_bytes(
+    shop: Shop, tmp_path: Path
+) -> None:
+    tables, point, marker = shop.copy(tmp_path), "in the users' job", tmp_path / "killed"
+    process = shop.start([sys.executable, "-c", launcher(point, str(marker))], tables)
+    log = shop.finish(process, tables, exit_code=TryAgainError.exit_code)
+    assert marker.exists() and "a Python worker was killed" in log
+    log = shop.finish(shop.start(PYTHON, tables), tables)
+    assert f"going on after epoch {POINTS[point]} of" in log
     assert digest(tables) == shop.digest
 
 
