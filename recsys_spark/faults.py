@@ -6,7 +6,8 @@ from recsys_spark.errors import DataError, DependencyError, JobError, TryAgainEr
 
 _AGAIN = "run it again with the same --run-id"
 
-# Words of the JVM, of Delta, of the operating system; what they mean; what to do. The first that is found counts.
+# Words of the JVM, of Delta, of the operating system; what they mean; what to do. The first that is found counts: an
+# executor that is gone refuses connections too, and so does a driver's JVM, in Python's words.
 _MEANINGS: tuple[tuple[str, type[JobError], str], ...] = (
     ("files changed while they were read", TryAgainError, f"files changed while they were read: {_AGAIN}"),
     (
@@ -36,14 +37,8 @@ _MEANINGS: tuple[tuple[str, type[JobError], str], ...] = (
         f"memory ran out: raise spark.driver.memory or spark.executor.memory, then {_AGAIN}",
     ),
     (
-        "Py4JNetworkError|Answer from Java side is empty|SparkContext was shut down|stopped SparkContext|"
-        "SparkContext has been shutdown|has been stopped|Error while sending or receiving|Connection refused",
-        TryAgainError,
-        f"Spark came to an end while the job ran: {_AGAIN}; if it happens again, give the driver more memory",
-    ),
-    (
         "ExecutorLostFailure|MetadataFetchFailedException|FetchFailed|All masters are unresponsive|"
-        "Master removed our application",
+        "Master removed our application|BlockFetchException|java.io.IOException: Failed to connect to",
         TryAgainError,
         f"executors were lost again and again: look at the workers, then {_AGAIN}",
     ),
@@ -55,9 +50,20 @@ _MEANINGS: tuple[tuple[str, type[JobError], str], ...] = (
     ),
     (
         "UnknownHostException|NoRouteToHostException|SocketTimeoutException|ConnectTimeoutException|SafeModeException|"
-        "StandbyException|SlowDown",
+        "StandbyException|SlowDown|java.net.ConnectException|failed on connection exception|Connect to .* failed: ",
         DependencyError,
         f"storage cannot be reached: look at the network, then {_AGAIN}",
+    ),
+    (
+        "AccessDenied|AccessControlException|Forbidden|Status Code: 403|ExpiredToken|InvalidToken",
+        DependencyError,
+        f"storage refuses access: renew the credentials, or permit it to the job's user, then {_AGAIN}",
+    ),
+    (
+        "Py4JNetworkError|Answer from Java side is empty|SparkContext was shut down|stopped SparkContext|"
+        "SparkContext has been shutdown|has been stopped|Error while sending or receiving|Connection refused",
+        TryAgainError,
+        f"Spark came to an end while the job ran: {_AGAIN}; if it happens again, give the driver more memory",
     ),
     (
         "DELTA_METADATA_CHANGED|DELTA_CONCURRENT|ConcurrentModificationException",

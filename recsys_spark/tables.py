@@ -297,7 +297,8 @@ class Tables:
     def check_root(self) -> None:
         """Raise ConfigError unless the root, or the nearest folder above it that is there, can be written.
 
-        DependencyError or TryAgainError where that may pass: its storage does not answer, its disk is full.
+        DependencyError or TryAgainError where that may pass: its storage does not answer, its disk is full, credentials
+        have expired.
         """
         hadoop = self.spark.sparkContext._jsc.hadoopConfiguration()
         paths = self.spark.sparkContext._jvm.org.apache.hadoop.fs.Path  # type: ignore[union-attr]
@@ -313,7 +314,7 @@ class Tables:
         except Exception as error:
             reason = str(getattr(error, "java_exception", error)).splitlines()[0]
             passing = faults.job_error(error)
-            never = re.search("Read-only file system|Mkdirs failed", str(error))
+            never = re.search("Read-only file system|Mkdirs failed|Permission denied", str(error))
             if isinstance(passing, DependencyError | TryAgainError) and not never:
                 raise type(passing)(f"storage.root: {self.root}: {passing}") from error
             raise ConfigError(f"storage.root: {self.root}: cannot be written ({reason}); name one that can") from error

@@ -3,8 +3,11 @@
 import datetime as dt
 import os
 import signal
+import socket
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pyarrow as pa
@@ -17,6 +20,7 @@ from recsys_spark.errors import DataError, DependencyError, JobError, TryAgainEr
 from recsys_spark.faults import job_error
 from recsys_spark.files import list_files
 from recsys_spark.sources import read_raw
+from recsys_spark.tables import Tables
 
 DISK_FULL = Path("/dev/full")
 
@@ -45,6 +49,30 @@ def a_killed_python_worker(spark: SparkSession, folder: Path) -> None:
         yield from given
 
     spark.range(1).mapInArrow(batches, "id long").write.format("delta").save(str(folder / "table"))
+
+
+def storage_that_refuses_connections(spark: SparkSession, folder: Path) -> None:
+    spark.range(1).write.format("delta").save("hdfs://127.0.0.1:1/table")
+
+
+class Forbidding(BaseHTTPRequestHandler):
+    """Storage that answers whatever it is asked that it may not be asked that."""
+
+    def do_GET(self) -> None:
+        self.send_response(403)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+def storage_that_refuses_access(spark: SparkSession, folder: Path) -> None:
+    with HTTPServer(("127.0.0.1", 0), Forbidding) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            Tables(spark, f"webhdfs://127.0.0.1:{server.server_port}/tables").exists("gold.models")
+        finally:
+            server.shutdown()
 
 
 def a_source_that_changed(spark: SparkSession, folder: Path) -> None:
@@ -86,6 +114,8 @@ CASES: list[tuple[Callable[[SparkSession, Path], None], type[JobError], str]] = 
     (a_full_disk_in_a_task, DependencyError, "a disk is full"),
     (a_full_heap, DependencyError, "memory ran out"),
     (a_killed_python_worker, TryAgainError, "a Python worker was killed"),
+    (storage_that_refuses_connections, DependencyError, "storage cannot be reached"),
+    (storage_that_refuses_access, DependencyError, "storage refuses access"),
     (a_source_that_changed, TryAgainError, "files changed while they were read"),
     (a_broken_parquet_file, DataError, "missing or broken"),
     (a_missing_file_of_a_table, DataError, "missing or broken"),
@@ -106,6 +136,38 @@ def test_an_error_of_spark_or_the_system_ends_a_run_with_its_own_exit_code_in_on
     assert "\n" not in str(meant)
     if kind is DataError and "broken" in words:
         assert ".parquet" in str(meant), "the file is named"
+
+
+UNREACHED = (DependencyError, "storage cannot be reached")
+REFUSED = (DependencyError, "storage refuses access")
+ENDED = (TryAgainError, "Spark came to an end")
+LOST = (TryAgainError, "executors were lost")
+
+# What others say than those who can be made to say it here.
+SAYINGS: dict[str, tuple[type[JobError], str]] = {
+    "Unable to execute HTTP request: Connect to minio:9000 [minio/1.2.3.4] failed: Connection refused": UNREACHED,
+    "java.nio.file.AccessDeniedException: s3a://b/x: S3Exception: (Service: S3, Status Code: 403)": REFUSED,
+    "AWSBadRequestException: The provided token has expired. (Status Code: 400, ExpiredToken)": REFUSED,
+    "org.apache.hadoop.security.token.SecretManager$InvalidToken: token (night) is expired": REFUSED,
+    "An error occurred while trying to connect to the Java server: [Errno 111] Connection refused": ENDED,
+    "Py4JNetworkError: Answer from Java side is empty": ENDED,
+    # An executor that is gone refuses connections, too.
+    "FetchFailed(BlockManagerId(1, b)): Caused by: java.net.ConnectException: Connection refused": LOST,
+    "java.io.IOException: Failed to connect to b:7337\nCaused by: java.net.ConnectException: Connection refused": LOST,
+}
+
+
+@pytest.mark.parametrize("words", SAYINGS, ids=lambda words: words.split(":")[0])
+def test_an_error_means_what_its_words_say(words: str) -> None:
+    kind, meaning = SAYINGS[words]
+    meant = job_error(RuntimeError(words))
+    assert type(meant) is kind and str(meant).startswith(meaning)
+
+
+def test_a_java_that_is_gone_is_no_storage_that_refuses_connections() -> None:
+    with pytest.raises(OSError) as caught:
+        socket.create_connection(("127.0.0.1", 1))
+    assert str(job_error(caught.value)).startswith(ENDED[1])
 
 
 def test_an_error_that_was_raised_on_purpose_stays_as_it_is() -> None:

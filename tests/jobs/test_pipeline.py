@@ -371,6 +371,11 @@ ERRORS = {
         69,
         "storage.root: hdfs://no.such.host.invalid:1/tables: storage cannot be reached",
     ),
+    "a root that refuses connections": (
+        ["--set", "storage.root=hdfs://127.0.0.1:1/tables"],
+        69,
+        "storage.root: hdfs://127.0.0.1:1/tables: storage cannot be reached",
+    ),
     "a filter that does not parse": (["--set", "source.filters={odd: 'product ><'}"], 78, "odd"),
     "an override without value": (["--set", "als.rank"], 64, "write it as key=value"),
     "an unknown argument": (["--speed", "9"], 64, "--help"),
