@@ -4,27 +4,29 @@ import re
 
 from recsys_spark.errors import DataError, DependencyError, JobError, TryAgainError
 
-_AGAIN = "run it again with the same --run-id"
+AGAIN = "run it again with the same --run-id"
+# A run id of train_als is of one size of blocks.
+MORE_MEMORY = "raise spark.executor.memoryOverhead or lower als.block_interactions under another run id"
 
 # Words of the JVM, of Delta, of the operating system; what they mean; what to do. The first that is found counts: an
 # executor that is gone refuses connections too, and so does a driver's JVM, in Python's words.
 _MEANINGS: tuple[tuple[str, type[JobError], str], ...] = (
-    ("files changed while they were read", TryAgainError, f"files changed while they were read: {_AGAIN}"),
+    ("files changed while they were read", TryAgainError, f"files changed while they were read: {AGAIN}"),
     (
         "No space left on device|Disk quota exceeded",
         DependencyError,
-        f"a disk is full: free space under storage.root and Spark's local directories, then {_AGAIN}",
+        f"a disk is full: free space under storage.root and Spark's local directories, then {AGAIN}",
     ),
     (
         "Read-only file system",
         DependencyError,
-        f"a disk can only be read: make storage.root and Spark's local directories writable, then {_AGAIN}",
+        f"a disk can only be read: make storage.root and Spark's local directories writable, then {AGAIN}",
     ),
     (
         "DELTA_CANNOT_CREATE_LOG_PATH|Mkdirs failed to create",
         DependencyError,
         "a folder of a table cannot be made: its disk can only be read, or is full; make storage.root writable, "
-        f"then {_AGAIN}",
+        f"then {AGAIN}",
     ),
     (
         "DELTA_TABLE_NOT_FOUND|DELTA_MISSING_DELTA_TABLE|DELTA_PATH_DOES_NOT_EXIST|is not a Delta table|PATH_NOT_FOUND",
@@ -34,41 +36,41 @@ _MEANINGS: tuple[tuple[str, type[JobError], str], ...] = (
     (
         "OutOfMemoryError|Java heap space",
         DependencyError,
-        f"memory ran out: raise spark.driver.memory or spark.executor.memory, then {_AGAIN}",
+        f"memory ran out: raise spark.driver.memory or spark.executor.memory, then {AGAIN}",
     ),
     (
         "ExecutorLostFailure|MetadataFetchFailedException|FetchFailed|All masters are unresponsive|"
         "Master removed our application|BlockFetchException|java.io.IOException: Failed to connect to",
         TryAgainError,
-        f"executors were lost again and again: look at the workers, then {_AGAIN}",
+        f"executors were lost again and again: {AGAIN}; if it happens again, look at the workers, {MORE_MEMORY}",
     ),
     (
         "Python worker exited unexpectedly",
         TryAgainError,
-        f"a Python worker was killed, most likely for memory: {_AGAIN}; if it happens again, raise "
-        "spark.executor.memoryOverhead or, on one machine, take fewer cores (SPARK_MASTER='local[N]')",
+        f"a Python worker was killed, most likely for memory: {AGAIN}; if it happens again, {MORE_MEMORY}; on one "
+        "machine take fewer cores (SPARK_MASTER='local[N]')",
     ),
     (
         "UnknownHostException|NoRouteToHostException|SocketTimeoutException|ConnectTimeoutException|SafeModeException|"
         "StandbyException|SlowDown|java.net.ConnectException|failed on connection exception|Connect to .* failed: ",
         DependencyError,
-        f"storage cannot be reached: look at the network, then {_AGAIN}",
+        f"storage cannot be reached: look at the network, then {AGAIN}",
     ),
     (
         "AccessDenied|AccessControlException|Forbidden|Status Code: 403|ExpiredToken|InvalidToken",
         DependencyError,
-        f"storage refuses access: renew the credentials, or permit it to the job's user, then {_AGAIN}",
+        f"storage refuses access: renew the credentials, or permit it to the job's user, then {AGAIN}",
     ),
     (
         "Py4JNetworkError|Answer from Java side is empty|SparkContext was shut down|stopped SparkContext|"
         "SparkContext has been shutdown|has been stopped|Error while sending or receiving|Connection refused",
         TryAgainError,
-        f"Spark came to an end while the job ran: {_AGAIN}; if it happens again, give the driver more memory",
+        f"Spark came to an end while the job ran: {AGAIN}; if it happens again, give the driver more memory",
     ),
     (
         "DELTA_METADATA_CHANGED|DELTA_CONCURRENT|ConcurrentModificationException",
         TryAgainError,
-        f"another writer came first: {_AGAIN}",
+        f"another writer came first: {AGAIN}",
     ),
     (
         "FAILED_READ_FILE|CANNOT_READ_FILE_FOOTER|is not a Parquet file|ParquetDecodingException|"

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import os
+import shutil
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -10,11 +11,13 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as f
 
+from recsys_spark.blocks import store
 from recsys_spark.config import Source
 from recsys_spark.errors import DataError, DependencyError, JobError, TryAgainError
 from recsys_spark.faults import job_error
@@ -49,6 +52,18 @@ def a_killed_python_worker(spark: SparkSession, folder: Path) -> None:
         yield from given
 
     spark.range(1).mapInArrow(batches, "id long").write.format("delta").save(str(folder / "table"))
+
+
+def blocks_that_are_lost_before_each_pass(spark: SparkSession, folder: Path) -> None:
+    histories = spark.createDataFrame([(0, 0, 1.0)], "row int, column int, value float")
+    blocks = store.build(histories, np.zeros(1, np.int32), 1)
+
+    def work() -> None:
+        for path in blocks.paths:
+            shutil.rmtree(path)
+        blocks.run(lambda block, _: None, None, "a pass")
+
+    blocks.repeat(work)
 
 
 def storage_that_refuses_connections(spark: SparkSession, folder: Path) -> None:
@@ -114,6 +129,7 @@ CASES: list[tuple[Callable[[SparkSession, Path], None], type[JobError], str]] = 
     (a_full_disk_in_a_task, DependencyError, "a disk is full"),
     (a_full_heap, DependencyError, "memory ran out"),
     (a_killed_python_worker, TryAgainError, "a Python worker was killed"),
+    (blocks_that_are_lost_before_each_pass, TryAgainError, "blocks were lost 3 times in a row"),
     (storage_that_refuses_connections, DependencyError, "storage cannot be reached"),
     (storage_that_refuses_access, DependencyError, "storage refuses access"),
     (a_source_that_changed, TryAgainError, "files changed while they were read"),
@@ -151,6 +167,7 @@ SAYINGS: dict[str, tuple[type[JobError], str]] = {
     "org.apache.hadoop.security.token.SecretManager$InvalidToken: token (night) is expired": REFUSED,
     "An error occurred while trying to connect to the Java server: [Errno 111] Connection refused": ENDED,
     "Py4JNetworkError: Answer from Java side is empty": ENDED,
+    "Task 0 in stage 5.0 failed 4 times: ExecutorLostFailure (executor 3 exited) Container killed, exit code 137": LOST,
     # An executor that is gone refuses connections, too.
     "FetchFailed(BlockManagerId(1, b)): Caused by: java.net.ConnectException: Connection refused": LOST,
     "java.io.IOException: Failed to connect to b:7337\nCaused by: java.net.ConnectException: Connection refused": LOST,
@@ -162,6 +179,8 @@ def test_an_error_means_what_its_words_say(words: str) -> None:
     kind, meaning = SAYINGS[words]
     meant = job_error(RuntimeError(words))
     assert type(meant) is kind and str(meant).startswith(meaning)
+    assert kind is not TryAgainError or "run it again with the same --run-id" in str(meant)
+    assert meaning != LOST[1] or "raise spark.executor.memoryOverhead or lower als.block_interactions" in str(meant)
 
 
 def test_a_java_that_is_gone_is_no_storage_that_refuses_connections() -> None:

@@ -21,6 +21,7 @@ from pyspark.sql import functions as f
 
 from recsys_spark.blocks.layout import Block, BlockMissingError, open_block, write_block
 from recsys_spark.errors import TryAgainError
+from recsys_spark.faults import AGAIN, MORE_MEMORY
 from recsys_spark.session import described
 from recsys_spark.workers import local_folder, settle
 
@@ -120,7 +121,10 @@ class Blocks:
                 if BlockMissingError.__name__ not in str(error):
                     raise
                 self.rebuild()
-        raise TryAgainError(f"blocks were lost {tries} times in a row: executors die or their disks are cleaned")
+        raise TryAgainError(
+            f"blocks were lost {tries} times in a row, as executors died or their disks were cleaned: {AGAIN}; if it "
+            f"happens again, {MORE_MEMORY}"
+        )
 
     def rebuild(self) -> None:
         """Forget where the blocks are, write them again, and delete what is left of the old ones."""
