@@ -11,14 +11,14 @@ MASK = "***"
 # Parts of a name, once its dots, dashes and capitals are gone, that make it a credential's.
 _PARTS = (
     "password", "passwd", "passphrase", "secret", "credential", "apikey", "accesskey", "accountkey", "privatekey",
-    "sharedkey", "signature", "authorization",
+    "sharedkey", "encryptionkey", "providedkey", "signature", "authorization",
 )  # fmt: skip
 # Words that do so where they stand alone, as in `fs.azure.sas.CONTAINER` or `sig`.
 _WORDS = {"pwd", "pass", "sig", "sas", "jwt", "bearer"}
 # Mappings whose keys name columns, types and rules of the data.
 _NAMES = {"types", "filters", "measures", "columns", "events"}
-# Last words of names that say how credentials are found, not what they are.
-_ABOUT = {"provider", "providers", "class", "enabled", "type", "regex", "id"}
+# Last words of names that say how credentials are found or made, not what they are.
+_ABOUT = {"provider", "providers", "class", "enabled", "type", "regex", "id", "algorithm", "bits"}
 _LEAST = 4  # letters of a secret that is looked for by its value: a shorter one stands in too many words
 
 _QUOTED = r"""\\*"(?:[^"\\]|\\[^"])*\\*"|\\*'(?:[^'\\]|\\[^'])*\\*'"""

@@ -121,13 +121,16 @@ class Run:
                 ended.set()
 
 
-class _Arguments(argparse.ArgumentParser):
+class Arguments(argparse.ArgumentParser):
+    """A job's arguments, which raise UsageError where they are wrong."""
+
     def error(self, message: str) -> NoReturn:
+        """Raise the error of a wrong command line."""
         raise UsageError(f"{message}; --help shows the arguments")
 
 
 def _parse(job: str, about: str, argv: Sequence[str] | None, options: Mapping[str, Option]) -> argparse.Namespace:
-    arguments = _Arguments(prog=job, description=about, allow_abbrev=False)
+    arguments = Arguments(prog=job, description=about, allow_abbrev=False)
     arguments.add_argument("--config", required=True, action="append", metavar="FILE",
                            help="configuration of the dataset; given again, over the earlier")  # fmt: skip
     arguments.add_argument("--run-id", metavar="ID", help="name of the run; given again, it is a rerun")

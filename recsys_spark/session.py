@@ -1,5 +1,6 @@
 """The one place that builds a SparkSession."""
 
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -9,10 +10,13 @@ from pathlib import Path
 import pyspark
 from py4j.java_gateway import JavaClass
 from pyspark import SparkContext
+from pyspark.logger import PySparkLogger
 from pyspark.sql import SparkSession
 
 _DESCRIPTION = "spark.job.description"
 _JVM = "spark.driver.extraJavaOptions"
+# By which PySpark writes errors of queries on stderr, secrets and all; a job says its error itself.
+_ERRORS = ("DataFrameQueryContextLogger", "SQLQueryContextLogger")
 
 DELTA_PACKAGE = "io.delta:delta-spark_4.2_2.13:4.4.0"
 
@@ -47,7 +51,7 @@ EVERYWHERE = {
     "spark.executorEnv.NUMBA_NUM_THREADS": "1",
     # What Spark masks in its UI and event log: its own names of secrets, and those of storage accounts.
     "spark.redaction.regex": "(?i)secret|passw|passphrase|token|credential|signature|authorization|"
-    "(?:api|access|account|private|shared)[._-]?key|[.](?:pwd|pass|sig|sas|jwt|bearer)(?:[.]|$)",
+    "(?:api|access|account|private|shared)[._-]?key|(?:encryption|provided)[._-]?key(?:[._-]|$)|[.](?:pwd|pass|sig|sas|jwt|bearer)(?:[.]|$)",
 }
 
 _LOG4J = f"-Dlog4j2.configurationFile={Path(__file__).with_name('log4j2.properties')}"
@@ -107,6 +111,8 @@ def spark_session(
     for key, value in RUNTIME.items():
         session.conf.set(key, value)
     session.sparkContext.setLogLevel("ERROR")
+    for logger in _ERRORS:
+        PySparkLogger.getLogger(logger).setLevel(logging.CRITICAL)
     return session
 
 

@@ -1,5 +1,6 @@
 """Secrets do not show: by the names of keys, by the form of URLs, by their values."""
 
+import re
 import time
 
 import pytest
@@ -13,30 +14,44 @@ from recsys_spark.redaction import (
     redacted_config,
     restored_config,
 )
+from recsys_spark.session import EVERYWHERE
 
 OWL = "Hoot-0wl/9+"
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "password", "sslpassword", "user.passwd", "passphrase", "PWD", "secretKey", "fs.s3a.secret.key", "clientSecret",
-        "fs.azure.account.key.acme.blob.core.windows.net", "fs.azure.sas.logs.acme", "sig", "X-Amz-Signature",
-        "X-Amz-Security-Token", "access_token", "refreshToken", "api-key", "apikey", "private_key", "Authorization",
-        "fs.s3a.session.token", "spark.authenticate.secret", "credentials",
-    ],
-)  # fmt: skip
+CREDENTIALS = [
+    "password", "sslpassword", "user.passwd", "passphrase", "PWD", "secretKey", "fs.s3a.secret.key", "clientSecret",
+    "fs.azure.account.key.acme.blob.core.windows.net", "fs.azure.sas.logs.acme", "sig", "X-Amz-Signature",
+    "X-Amz-Security-Token", "access_token", "refreshToken", "api-key", "apikey", "private_key", "Authorization",
+    "fs.s3a.session.token", "spark.authenticate.secret", "credentials", "fs.s3a.encryption.key",
+    "fs.s3a.bucket.logs.encryption.key", "fs.s3a.server-side-encryption.key", "fs.gs.encryption.key",
+    "fs.azure.encryption.encoded.client-provided-key", "fs.azure.client-provided-encryption-key",
+]  # fmt: skip
+OTHERS = [
+    "", "sep", "encoding", "key", "user", "als.seed", "assignment", "design", "compassion", "max_tokens", "tokenizer",
+    "fs.s3a.aws.credentials.provider", "sasquatch", "fs.s3a.encryption.algorithm", "spark.io.encryption.enabled",
+    "spark.io.encryption.keySizeBits", "spark.io.encryption.keygen.algorithm",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CREDENTIALS)
 def test_a_key_that_names_a_credential_is_known(name: str) -> None:
     assert is_credential(name)
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["", "sep", "encoding", "key", "user", "als.seed", "assignment", "design", "compassion", "max_tokens", "tokenizer",
-     "fs.s3a.aws.credentials.provider", "sasquatch"],
-)  # fmt: skip
+@pytest.mark.parametrize("name", OTHERS)
 def test_a_key_that_names_none_is_left_alone(name: str) -> None:
     assert not is_credential(name)
+
+
+@pytest.mark.parametrize("name", [name for name in CREDENTIALS if "." in name])
+def test_spark_masks_a_property_that_names_a_credential_too(name: str) -> None:
+    assert re.search(EVERYWHERE["spark.redaction.regex"], f"spark.hadoop.{name}")
+
+
+@pytest.mark.parametrize("name", [name for name in OTHERS if "encryption" in name])
+def test_spark_shows_how_it_encrypts(name: str) -> None:
+    assert not re.search(EVERYWHERE["spark.redaction.regex"], name)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """The last runs, newest first, from gold.runs: as a table for people, or as JSON."""
 
-import argparse
 import datetime as dt
 import json
 from collections.abc import Iterable, Sequence
@@ -14,6 +13,8 @@ from rich.text import Text
 from recsys_spark import config as configuration
 from recsys_spark import faults
 from recsys_spark.record import TABLE
+from recsys_spark.redaction import Secrets
+from recsys_spark.runs import Arguments
 from recsys_spark.session import spark_session
 from recsys_spark.tables import Tables
 
@@ -60,21 +61,25 @@ def drawn(runs: Iterable[dict[str, Any]]) -> Table:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the last runs on stdout and return the exit code."""
-    arguments = argparse.ArgumentParser(prog="runs", description=__doc__, allow_abbrev=False)
+    arguments = Arguments(prog="runs", description=__doc__, allow_abbrev=False)
     arguments.add_argument("--config", required=True, action="append", metavar="FILE",
                            help="configuration of the dataset; given again, over the earlier")  # fmt: skip
     arguments.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
                            help="replace a value of the configuration, such as storage.root=data")  # fmt: skip
     arguments.add_argument("--last", type=int, default=20, metavar="N", help="how many runs (default: 20)")
     arguments.add_argument("--json", action="store_true", help="print a JSON array of runs instead of a table")
-    given = arguments.parse_args(argv)
+    secrets = Secrets()
     try:
-        config = configuration.load(given.config, given.overrides)
+        given = arguments.parse_args(argv)
+        raw, secrets = configuration.read(given.config, given.overrides)
+        config = configuration.checked(raw, secrets, given.config[-1])
         spark = spark_session("recsys runs", brief=True)
+        secrets = Secrets.of(raw, dict(spark.sparkContext.getConf().getAll()))
         runs = last_runs(Tables(spark, config.storage.root), given.last)
     except Exception as error:
         fault = faults.job_error(error)
-        Console(stderr=True).print(f"error: {fault}", style="bold red", highlight=False, markup=False, soft_wrap=True)
+        text = f"error: {secrets.redacted(str(fault))}"
+        Console(stderr=True).print(text, style="bold red", highlight=False, markup=False, soft_wrap=True)
         return fault.exit_code
     if given.json:
         print(json.dumps(runs, default=str, ensure_ascii=False))

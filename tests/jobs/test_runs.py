@@ -117,6 +117,17 @@ def test_the_last_runs_are_printed_newest_first_for_people_and_for_programs(nigh
     assert "/nowhere/gold/runs: no such table" in capsys.readouterr().err
 
 
+def test_the_command_that_prints_runs_ends_as_jobs_do_and_says_no_secret(tmp_path, spark, capsys, monkeypatch) -> None:
+    config = configuration(tmp_path, tmp_path / "log.csv", source=source(tmp_path / "log.csv") | {"options": OPTIONS})
+    for arguments in (["--config", str(config), "--password", SECRETS[0]], ["--config", str(config), "--last", "few"]):
+        assert past_runs.main(arguments) == 64
+    monkeypatch.setattr(Tables, "read", lambda *_: spark.sql(f"SELECT raise_error('no such user: {SECRETS[0]}')"))
+    assert past_runs.main(["--config", str(config), "--set", f"storage.root={tmp_path}"]) == 70
+    shown = capsys.readouterr()
+    assert shown.err.count("error: ") == 3 and shown.err.count(MASK) == 2 and shown.out == ""
+    assert SECRETS[0] not in shown.err
+
+
 def test_a_json_log_is_an_object_a_line_with_run_stage_and_level(night) -> None:
     job = Job()
     job(night.config, "--run-id", "told", *WHEN, "--log", "json", stages=("ingest", "train_als"))
