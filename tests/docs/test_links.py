@@ -77,11 +77,31 @@ def test_every_file_that_a_page_names_exists(page: Path) -> None:
     assert missing == []
 
 
-def test_every_fault_of_the_table_is_tested_by_files_that_there_are() -> None:
+def named_tests(cell: str) -> list[tuple[str, str]]:
+    """The files of tests that a cell names, each with the words for what it tests."""
+    parts = re.findall(r"((?:`test_\w+\.py`(?:, )?)+): (.*?)(?=; `test_|\s*\|?$)", cell)
+    return [(name, words) for files, words in parts for name in re.findall(r"test_\w+\.py", files)]
+
+
+def unknown_words(words: str, text: str) -> list[str]:
+    """The words of four letters or more of which a text has none that begins alike."""
+    return [word for word in re.findall(r"\w{4,}", words.lower()) if word[:5] not in text.lower()]
+
+
+def test_every_fault_of_the_table_is_tested_in_the_words_of_files_that_there_are() -> None:
     page = (PROJECT / "docs/operations.md").read_text(encoding="utf-8")
     rows = re.search(r"^## Faults\n+\|.*\n\|[-|]*\n((?:\|.*\n)+)", page, flags=re.MULTILINE)
     assert rows is not None
-    files = {path.name for path in (PROJECT / "tests").rglob("test_*.py")}
+    texts = {path.name: path.read_text(encoding="utf-8") for path in (PROJECT / "tests").rglob("test_*.py")}
     for row in rows[1].splitlines():
-        named = re.findall(r"`(test_\w+\.py)`", row.rpartition(" | ")[2])
-        assert named and set(named) <= files, row
+        cell = row.rpartition(" | ")[2]
+        named = named_tests(cell)
+        assert named and [name for name, _ in named] == re.findall(r"test_\w+\.py", cell), row
+        assert [(name, lost) for name, words in named if (lost := unknown_words(words, texts[name]))] == []
+
+
+def test_words_for_a_test_that_is_not_there_are_found() -> None:
+    assert named_tests("`test_a.py`: a full disk; a heap; `test_b.py`, `test_c.py`: a cut file |") == [
+        ("test_a.py", "a full disk; a heap"), ("test_b.py", "a cut file"), ("test_c.py", "a cut file"),
+    ]  # fmt: skip
+    assert unknown_words("a full disk, then a flood", "def test_a_full_disk(): then") == ["flood"]
