@@ -5,11 +5,12 @@
 #
 # A job is tried again under the same run id where another try can help, up to RECSYS_TRIES times (4), after
 # RECSYS_PAUSE seconds (300). The script ends with the exit code of the job that failed, and 75 where one runs already.
-# A search that fails does not end the night, which goes on with the last settings that were found. SIGTERM and SIGINT
-# are handed on to the job, as SIGTERM; the script waits for its end, tries no more and has its code.
+# A search that fails does not end the night, which goes on with the last settings that were found. A night that is given
+# again takes the settings that it began with, and searches no more: its training could not go on with others.
+# SIGTERM and SIGINT are handed on to the job, as SIGTERM; the script waits for its end, tries no more and has its code.
 # RECSYS_LAUNCHER (.venv/bin/python) runs a job, RECSYS_AS_OF (today, UTC) is the day up to which events are known, and
 # models are judged by the RECSYS_JUDGED_DAYS (28) before it. RECSYS_STATE (data/nights) is a folder that stays: tuned
-# settings, a lock, and the stdout of the job that runs. stdout has the summaries, one a line.
+# settings, those that each night began with, a lock, and the stdout of the job that runs. stdout has the summaries, one a line.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -74,16 +75,22 @@ run() {  # a job with its arguments, until it ends well or for good; its summary
 }
 
 tuned=$state/tuned/$name
-if [ "$sunday" = "$today" ] && [ ! -e "$tuned/week-$today.yaml" ]; then
+begun=$state/$name.night-$today  # holds the path of the settings that the night began with, or nothing
+if [ "$sunday" = "$today" ] && [ ! -e "$begun" ] && [ ! -e "$tuned/week-$today.yaml" ]; then
     week=(--run-id "week-$today" --as-of "$judged")
     if ! { run ingest "${week[@]}" && run build_features "${week[@]}" && run tune "${week[@]}" --out "$tuned"; }; then
         echo "night: the search for settings failed, the night goes on without it" >&2
     fi
 fi
 settings=''
-for found in "$tuned"/week-*.yaml; do  # by date; a later week's are not for this night
-    [ ! -e "$found" ] || [[ $found > $tuned/week-$sunday.yaml ]] || settings=$found
-done
+if [ -e "$begun" ]; then
+    settings=$(<"$begun")
+else
+    for found in "$tuned"/week-*.yaml; do  # by date; a later week's are not for this night
+        [ ! -e "$found" ] || [[ $found > $tuned/week-$sunday.yaml ]] || settings=$found
+    done
+    echo "$settings" >"$begun"
+fi
 [ -z "$settings" ] || configs+=(--config "$settings")
 
 run pipeline --run-id "night-$today" --as-of "$judged" --promote

@@ -12,12 +12,14 @@ import pytest
 PROJECT = Path(__file__).parents[2]
 SCRIPT = PROJECT / "deploy/cron/nightly.sh"
 
-# Notes its arguments, and ends with the next of the codes that are planned for the job, or well.
+# Notes its arguments, and ends with the next of the codes that are planned for the job, or well. A search that
+# ends well leaves settings, by its run id in the folder that its last argument names.
 STAND_IN = """#!/usr/bin/env bash
 echo "$*" >>calls
-plan=plan-$(basename "$1" .py)
+job=$(basename "$1" .py)
 code=0
-if [ -s "$plan" ]; then code=$(head -n 1 "$plan"); sed -i 1d "$plan"; fi
+if [ -s "plan-$job" ]; then code=$(head -n 1 "plan-$job"); sed -i 1d "plan-$job"; fi
+if [ "$job $code" = "tune 0" ]; then mkdir -p "${!#}"; touch "${!#}/$5.yaml"; fi
 echo "progress"
 echo "{\\"job\\": \\"$1\\", \\"exit_code\\": $code, \\"counts\\": {\\"gate\\": {\\"champion\\": ${CHAMPION:-\\"a\\"}}}}"
 exit "$code"
@@ -127,7 +129,8 @@ def test_on_sundays_settings_are_searched_for_once_and_the_week_uses_them(night:
         f"jobs/build_features.py --config conf/shop.yaml {week}",
         f"jobs/tune.py --config conf/shop.yaml {week} --out data/nights/tuned/shop",
     ]
-    found = settings(night, "2024-03-31")
+    found = "data/nights/tuned/shop/week-2024-03-31.yaml"
+    assert [f"--config {found} --run-id night-" in call for call in night.calls()[3:]] == [True] * 3
     for day in ("2024-03-31", "2024-04-02", "2024-04-06"):
         (night.folder / "calls").write_text("")
         assert night.run(RECSYS_AS_OF=day)[0] == 0
@@ -161,6 +164,23 @@ def test_a_search_that_fails_does_not_end_the_night(night: Night, job: str, code
     assert searched[-1] == f"jobs/{job}.py"
     served = night.calls()[len(searched) :]
     assert len(served) == 3 and all(f"--config {found} --run-id night-" in call for call in served)
+
+
+@pytest.mark.parametrize("earlier", ["2024-03-24", None])
+def test_a_sunday_whose_search_failed_is_gone_on_with_by_the_settings_that_it_began_with(
+    night: Night, earlier: str | None
+) -> None:
+    own = f"--config {settings(night, earlier)} " if earlier else ""
+    night.plan("tune", 65)
+    night.plan("pipeline", 75)
+    assert night.run(RECSYS_AS_OF="2024-03-31", RECSYS_TRIES="1")[0] == 75
+    trained = night.calls()[-1]
+    assert trained.startswith(f"jobs/pipeline.py --config conf/shop.yaml {own}--run-id night-2024-03-31 ")
+    settings(night, "2024-03-31")  # by hand, say
+    (night.folder / "calls").write_text("")
+    assert night.run(RECSYS_AS_OF="2024-03-31")[0] == 0
+    assert night.calls()[0] == trained  # and no search, which would replace the features that it goes on from
+    assert [f"{own}--run-id night-2024-03-31 " in call for call in night.calls()] == [True] * 3
 
 
 @pytest.mark.parametrize("day", ["2024-03-30", "2024-03-31"])  # the second begins with a search
