@@ -1,7 +1,12 @@
 #!/usr/bin/env bash
-# One night by cron: train and judge, then serve the champion; on Sundays search for settings first. A crontab's line:
+# One night by cron: train and judge, then serve the champion; on Sundays search for settings first. A crontab:
 #
-#   30 3 * * *  RECSYS_CONFIG=conf/shop.yaml /opt/recsys-spark/deploy/cron/nightly.sh >>/var/log/recsys-night.log 2>&1
+#   MAILTO=you@example.com
+#   RECSYS_CONFIG=conf/shop.yaml
+#   LOG=/var/log/recsys-night.log
+#   30 3 * * *  timeout --kill-after=60 20h /opt/recsys-spark/deploy/cron/nightly.sh >>$LOG 2>&1 || tail -n 3 $LOG
+#
+# cron mails what is printed: the log's last lines where a night failed or was ended, as it is after 20 hours.
 #
 # A job is tried again under the same run id where another try can help, up to RECSYS_TRIES times (4), after
 # RECSYS_PAUSE seconds (300). The script ends with the exit code of the job that failed, and 75 where one runs already.
@@ -10,7 +15,8 @@
 # SIGTERM and SIGINT are handed on to the job, as SIGTERM; the script waits for its end, tries no more and has its code.
 # RECSYS_LAUNCHER (.venv/bin/python) runs a job, RECSYS_AS_OF (today, UTC) is the day up to which events are known, and
 # models are judged by the RECSYS_JUDGED_DAYS (28) before it. RECSYS_STATE (data/nights) is a folder that stays: tuned
-# settings, those that each night began with, a lock, and the stdout of the job that runs. stdout has the summaries, one a line.
+# settings, those that each night began with, a lock, and the stdout of the job that runs. stdout has the summaries, one
+# a line.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -61,6 +67,7 @@ run() {  # a job with its arguments, until it ends well or for good; its summary
         case $code in
             0) return ;;
             64 | 65 | 70 | 78) break ;;  # usage, data, a fault of the program, configuration: the same tomorrow
+            126 | 127) break ;;  # the launcher cannot be run, or is not there
         esac
         ((stops == 0 && try < ${RECSYS_TRIES:-4})) || break
         echo "night: $job ended with $code; try $((try + 1)) follows in ${RECSYS_PAUSE:-300} s" >&2

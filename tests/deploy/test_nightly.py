@@ -11,6 +11,7 @@ import pytest
 
 PROJECT = Path(__file__).parents[2]
 SCRIPT = PROJECT / "deploy/cron/nightly.sh"
+CRONTAB = [line.removeprefix("#   ") for line in SCRIPT.read_text().splitlines() if line.startswith("#   ")]
 
 # Notes its arguments, and ends with the next of the codes that are planned for the job, or well. A search that
 # ends well leaves settings, by its run id in the folder that its last argument names.
@@ -101,7 +102,7 @@ def test_what_another_try_may_help_is_tried_again_with_the_same_run_id(night: Ni
     assert len(night.calls()) == 5 and len(set(night.calls()[:3])) == 1
 
 
-@pytest.mark.parametrize("code", [64, 65, 70, 78])
+@pytest.mark.parametrize("code", [64, 65, 70, 78, 126, 127])
 def test_what_no_other_try_can_help_ends_the_night_at_once(night: Night, code: int) -> None:
     night.plan("build_features", code)
     ended, _, err = night.run()
@@ -114,6 +115,11 @@ def test_tries_are_limited_and_the_last_code_is_the_scripts(night: Night) -> Non
     ended, _, err = night.run(RECSYS_TRIES="3")
     assert ended == 75 and len(night.calls()) == 3
     assert "try 3 follows in 0 s" in err and "try 4" not in err
+
+
+def test_a_launcher_that_is_not_there_is_not_waited_for(night: Night) -> None:
+    ended, _, err = night.run(RECSYS_LAUNCHER="no/python")
+    assert ended == 127 and "pipeline ended with 127 after 1 tries" in err
 
 
 def test_nothing_is_served_before_a_model_was_promoted(night: Night) -> None:
@@ -216,6 +222,51 @@ def test_nothing_that_outlives_a_killed_night_keeps_its_lock(night: Night) -> No
     process.wait()  # and not `communicate`: its pause is still there
     assert night.run()[0] == 0
     process.communicate()
+
+
+def test_the_tutorials_crontab_is_that_of_the_script() -> None:
+    page = (PROJECT / "docs/tutorial.md").read_text(encoding="utf-8")
+    assert "```\n" + "".join(f"{line}\n" for line in CRONTAB) + "```\n" in page
+
+
+def by_cron(night: Night, *, limit: str = "20h") -> tuple[int, str]:
+    """Run the crontab's command as cron does, in this folder; return its exit code, and what would be mailed."""
+    *variables, line = CRONTAB
+    environment = {**os.environ, "RECSYS_AS_OF": "2024-03-30", "RECSYS_LAUNCHER": str(night.folder / "job")}
+    environment |= dict(variable.split("=") for variable in variables) | {"LOG": str(night.folder / "log")}
+    command = line.split(maxsplit=5)[-1].replace("/opt/recsys-spark", str(night.folder))
+    command = command.replace("=60 20h", f"=1 {limit}")
+    done = subprocess.run(
+        ["/bin/sh", "-c", command], env=environment, cwd="/", capture_output=True, text=True, check=False, timeout=60
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_cron_mails_how_a_night_failed_and_nothing_of_one_that_ended_well(night: Night) -> None:
+    assert by_cron(night) == (0, "")
+    assert len((night.folder / "log").read_text().splitlines()) == 3
+    night.plan("pipeline", 78)
+    ended, mail = by_cron(night)
+    assert ended == 0 and '"exit_code": 78' in mail
+    assert mail.endswith("night: pipeline ended with 78 after 1 tries\n")
+
+
+def test_a_night_that_takes_too_long_is_told_to_end_and_mailed(night: Night) -> None:
+    (night.folder / "job").write_text(PATIENT)
+    _, mail = by_cron(night, limit="1")
+    assert mail.endswith('{"exit_code": 75}\nnight: told to stop at pipeline (exit 75)\n')
+
+
+def test_a_night_that_hangs_is_killed_with_its_job_and_leaves_no_lock(night: Night) -> None:
+    whole = (night.folder / "job").read_text()
+    (night.folder / "job").write_text("#!/bin/sh\ntrap '' TERM\necho $$ >working\nsleep 30\nsleep 30\n")
+    by_cron(night, limit="1")
+    job = (night.folder / "working").read_text().strip()
+    time.sleep(0.2)
+    state = subprocess.run(["ps", "-o", "stat=", "-p", job], capture_output=True, text=True, check=False).stdout
+    assert state[:1] in ("", "Z")  # gone, or dead and not yet asked for
+    (night.folder / "job").write_text(whole)
+    assert night.run()[0] == 0
 
 
 def test_two_nights_of_a_configuration_do_not_run_at_once(night: Night) -> None:
