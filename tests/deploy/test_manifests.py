@@ -5,6 +5,7 @@ of Kubernetes (kubernetes-validate).
 """
 
 import copy
+import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -171,8 +172,13 @@ def test_a_night_that_hangs_ends_before_the_next(night: dict[str, Any]) -> None:
     assert night["spec"]["jobTemplate"]["spec"]["activeDeadlineSeconds"] == 20 * 3600
 
 
-def test_the_jobs_pod_is_failed_by_the_codes_that_end_a_night(night: dict[str, Any]) -> None:
-    (rule,) = night["spec"]["jobTemplate"]["spec"]["podFailurePolicy"]["rules"]
+def test_a_disrupted_pod_is_replaced_and_a_night_that_ended_by_its_own_code_is_not(night: dict[str, Any]) -> None:
+    disrupted, ended = night["spec"]["jobTemplate"]["spec"]["podFailurePolicy"]["rules"]
+    # First: a job that a drain ends has a code too, 75.
+    assert (disrupted["action"], disrupted["onPodConditions"]) == ("Ignore", [{"type": "DisruptionTarget"}])
     script = (PROJECT / "deploy/cron/nightly.sh").read_text()
-    assert rule["action"] == "FailJob" and rule["onExitCodes"]["operator"] == "In"
-    assert " | ".join(str(code) for code in rule["onExitCodes"]["values"]) + ") break" in script
+    final = {
+        int(code) for codes in re.findall(r"^ +([\d| ]+)\) break", script, re.MULTILINE) for code in codes.split("|")
+    }
+    assert ended["action"] == "FailJob" and ended["onExitCodes"]["operator"] == "In"
+    assert set(ended["onExitCodes"]["values"]) == final | {69, 75} > {64, 65, 70, 78}
