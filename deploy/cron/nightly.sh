@@ -16,7 +16,7 @@
 # RECSYS_LAUNCHER (.venv/bin/python) runs a job, RECSYS_AS_OF (today, UTC) is the day up to which events are known, and
 # models are judged by the RECSYS_JUDGED_DAYS (28) before it. RECSYS_STATE (data/nights) is a folder that stays: tuned
 # settings, those that each night began with, a lock, and the stdout of the job that runs. stdout has the summaries, one
-# a line.
+# a line. Linux only: it needs flock and GNU's date.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
