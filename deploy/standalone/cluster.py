@@ -5,8 +5,8 @@
 
 What follows `--` is spark-submit's: options of its own, then the job and its arguments. The cluster has a new secret,
 the job conf/spark/standalone.conf and the package as a zip. Everything started is stopped by its pid, whatever the
-job's end, and secret and zip are deleted. The exit code is spark-submit's. SIGTERM stops the job, then the cluster, and
-the exit code is 143.
+job's end, and secret and zip are deleted. The exit code is spark-submit's. SIGTERM, or a terminal that hangs up, stops
+the job, then the cluster, and the exit code is 143, or 129.
 
     python deploy/standalone/cluster.py --write-conf /etc/recsys-spark
 
@@ -34,6 +34,7 @@ SPARK_HOME = Path(pyspark.__file__).parent
 PROJECT = Path(__file__).parents[2]
 STANDALONE = PROJECT / "conf" / "spark" / "standalone.conf"
 _DEPLOY = "org.apache.spark.deploy"
+_STOPPING = (signal.SIGTERM, signal.SIGHUP)
 
 
 def secured(folder: Path) -> Path:
@@ -168,7 +169,8 @@ def cluster(
 
 def _stop(number: int, _: FrameType | None) -> None:
     """Leave all with-blocks, which stop what they started; a second signal does not cut that short."""
-    signal.signal(number, signal.SIG_IGN)
+    for stopping in _STOPPING:
+        signal.signal(stopping, signal.SIG_IGN)
     raise SystemExit(128 + number)
 
 
@@ -206,7 +208,9 @@ def main() -> int:
     job = given.job[1:] if given.job[:1] == ["--"] else given.job
     if not job:
         arguments.error("after -- comes a job, such as jobs/pipeline.py, with its arguments")
-    signal.signal(signal.SIGTERM, _stop)
+    for stopping in _STOPPING:
+        if signal.getsignal(stopping) is not signal.SIG_IGN:  # as nohup has it
+            signal.signal(stopping, _stop)
     return submit(job, given.workers, given.cores, given.memory)
 
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -55,8 +56,11 @@ class Started:
         return [pid for pid in self.pids() if Path(f"/proc/{pid}").exists()]
 
 
-def start(folder: Path, command: str) -> Started:
-    """Start a master, two workers and a job that is a shell command; return once that is at work."""
+def start(folder: Path, command: str, *by: str) -> Started:
+    """Start a master, two workers and a job that is a shell command, by a program if need be, such as nohup.
+
+    Returns once the job is at work.
+    """
     for part in ("bin", "temporary"):
         (folder / part).mkdir()
     for program, text in {"spark-class": DAEMON, "spark-submit": SUBMIT + command}.items():
@@ -64,8 +68,9 @@ def start(folder: Path, command: str) -> Started:
         (folder / "bin" / program).chmod(0o755)
     own = {"STARTED": str(folder / "started"), "TMPDIR": str(folder / "temporary"), "PYTHONPATH": str(PROJECT)}
     process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(folder), "--workers", "2", "--", *JOB],
+        [*by, sys.executable, "-c", PROGRAM, str(folder), "--workers", "2", "--", *JOB],
         env={**os.environ, **own}, cwd=folder,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # which tests by nohup ignore
     )  # fmt: skip
     started = Started(process, folder)
     while not ((folder / "started").exists() and len(started.pids()) == 4):
@@ -74,16 +79,27 @@ def start(folder: Path, command: str) -> Started:
     return started
 
 
-def test_sigterm_ends_command_master_and_workers_and_deletes_the_secret(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_command_master_and_workers_and_deletes_the_secret(
+    tmp_path: Path, number: signal.Signals
+) -> None:
     started = start(tmp_path, "while :; do sleep 0.05; done")
     secret = Path((tmp_path / "conf").read_text().strip()) / "spark-defaults.conf"
     assert secret.exists() and len(started.left()) == 4
-    started.process.terminate()
+    started.process.send_signal(number)
     time.sleep(0.1)
     started.process.terminate()  # a second one does not cut the end short
-    assert started.process.wait(timeout=20) == 143
+    assert started.process.wait(timeout=20) == 128 + number
     assert (tmp_path / "told").exists()  # and not killed
     assert started.left() == [] and list((tmp_path / "temporary").iterdir()) == []
+
+
+def test_what_is_started_with_nohup_outlives_its_terminal(tmp_path: Path) -> None:
+    started = start(tmp_path, "while [ ! -e go ]; do sleep 0.05; done", "nohup")
+    started.process.send_signal(signal.SIGHUP)
+    time.sleep(0.2)
+    (tmp_path / "go").touch()
+    assert started.process.wait(timeout=20) == 0
 
 
 @pytest.mark.parametrize("code", [0, 75])

@@ -36,6 +36,12 @@ while :; do sleep 0.05; done
 """
 
 
+def heard() -> None:
+    """Tests in the background of a shell ignore Ctrl-C, those by nohup SIGHUP, and what they start would, too."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 @dataclass(frozen=True)
 class Night:
     """A folder with the script where it expects to lie, and a stand-in for the jobs."""
@@ -55,8 +61,7 @@ class Night:
         return subprocess.Popen(
             [str(self.folder / "deploy/cron/nightly.sh")],
             env={**os.environ, **own, **variables}, cwd="/", stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            # Tests in the background of a shell ignore Ctrl-C, and what they start would, too.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            preexec_fn=heard,
         )  # fmt: skip
 
     def run(self, **variables: str) -> tuple[int, str, str]:
@@ -190,7 +195,7 @@ def test_a_sunday_whose_search_failed_is_gone_on_with_by_the_settings_that_it_be
 
 
 @pytest.mark.parametrize("day", ["2024-03-30", "2024-03-31"])  # the second begins with a search
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_ends_the_job_and_then_the_night_with_its_code(night: Night, number: int, day: str) -> None:
     (night.folder / "job").write_text(PATIENT)
     process = night.start(RECSYS_AS_OF=day)
