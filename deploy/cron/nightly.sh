@@ -10,9 +10,9 @@
 #
 # A job is tried again under the same run id where another try can help, up to RECSYS_TRIES times (4), after
 # RECSYS_PAUSE seconds (300). The script ends with the exit code of the job that failed, and 75 where one runs already.
-# A search that fails does not end the night, which goes on with the last settings that were found. A night that is given
-# again takes the settings that it began with, and searches no more: its training could not go on with others.
-# SIGTERM, SIGINT and SIGHUP are handed on to the job, as SIGTERM; the script waits for it, tries no more and has its code.
+# A search that fails does not end the night, which goes on with the last settings that were found. A night that is
+# given again takes the settings that it began with, and searches no more: its training could not go on with others.
+# SIGTERM, SIGINT and SIGHUP are handed on to the job, as SIGTERM; the script waits for it, tries no more, has its code.
 # RECSYS_LAUNCHER (.venv/bin/python) runs a job, RECSYS_AS_OF (today, UTC) is the day up to which events are known, and
 # models are judged by the RECSYS_JUDGED_DAYS (28) before it. RECSYS_STATE (data/nights) is a folder that stays: tuned
 # settings, those that each night began with, a lock, and the stdout of the job that runs. stdout has the summaries, one
