@@ -24,7 +24,8 @@ EPOCH_128 = 2 * 2.54 / 20e6
 # What an epoch moves, a byte, made, sent, received and added up: the skewed log's 20 million × 525 ns, less its
 # arithmetic at rank 16, for 1.94 GB.
 MOVE = (2 * 20e6 * 525e-9 - 20e6 * EPOCH_128 * 16 / 128) / 1.94e9
-# Reading histories and writing lists, an interaction: 5.4 s for 5 million, all of a scoring job.
+# Reading histories and writing lists, an interaction: 5.4 s for 5 million, all of a scoring job in one part. A
+# larger log is ranked in several, each of which reads all histories: all readings but the first are left out.
 LISTS = 2 * 5.4 / 5e6
 # Folding in, an interaction at rank 128: 170,000 users a second, with 20 million among 200,000.
 FOLD_128 = 2 / 170_000 / (20e6 / 200_000)
