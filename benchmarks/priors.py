@@ -78,7 +78,7 @@ def variants(
     objective, epochs = epochs_on(run, window, 0, chosen, config.als.epochs)
     *_, last = epochs
     fold = AlsFold(fold_solve(last.factors, objective, config.topk.shortfall))
-    given = ready(window.sample, window.histories(0, config.features.transform), window.columns)
+    given = ready(window.sample, window.histories(0, config.features.transform), window.items(0)[0])
     popularity, items = window.popularities[0], fold.item_factors()
     prior = Prior.of(popularity[given.items], items, config.topk.prior.weight)
     wide = prior.with_items(items)

@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pyspark.sql import DataFrame
@@ -22,7 +22,7 @@ from pyspark.sql import functions as f
 
 from benchmarks.machine import machine
 from benchmarks.running import run_stages
-from recsys_spark.config import load
+from recsys_spark.config import FactorKind, load
 from recsys_spark.evaluation.comparison import Effect, compare
 from recsys_spark.evaluation.resampling import Resampling
 from recsys_spark.runs import Stage
@@ -59,7 +59,7 @@ def measured(
         own = [f"storage.root={root / str(fold)}", "evaluation.report=false", *overrides]
         own += [f"holdout.seed={fold}"] if folds > 1 else []
         _run(config, "features", PREPARE, own)
-        settings, taken = _found(config, own, root / f"{fold}-settings") if tuned else ({}, None)
+        settings, taken = _found(config, kinds, own, root / f"{fold}-settings") if tuned else ({}, None)
         for kind in kinds:
             files = [*config, settings[kind]] if kind in settings else config
             _run(files, kind, JUDGE, [*own, f"model.kind={kind}"])
@@ -75,9 +75,12 @@ def measured(
     return means.groupBy("user_id", "model").agg(entries).persist()
 
 
-def _found(config: Sequence[str], overrides: Sequence[str], folder: Path) -> tuple[dict[str, str], str]:
-    """Search settings; return a file of them for each kind, and the kind that was chosen."""
-    counts = _run(config, "tuned", {"tune": tune}, overrides, ["--out", str(folder)])
+def _found(
+    config: Sequence[str], kinds: Sequence[str], overrides: Sequence[str], folder: Path
+) -> tuple[dict[str, str], str]:
+    """Search settings; return a file of them for each kind of factors, and the kind that was chosen."""
+    among = f"tune.kinds=[{', '.join(kind for kind in kinds if kind in get_args(FactorKind))}]"
+    counts = _run(config, "tuned", {"tune": tune}, [*overrides, among], ["--out", str(folder)])
     print(f"{folder.name}: {counts['kind']} of {counts['kinds']}, {counts['trials']} trials: {counts['found']}")
     files = {}
     for kind, settings in counts["found"].items():

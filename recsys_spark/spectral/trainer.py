@@ -5,7 +5,7 @@ The model is PureSVD (Cremonesi, Koren and Turrin, RecSys 2010) of normalised in
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,9 +53,11 @@ def column_degrees(blocks: Blocks, n_columns: int) -> Doubles:
 
 
 def iterate(
-    blocks: Blocks, space: Subspace, degrees: Doubles, settings: Settings, done: Sequence[Floats] = ()
+    blocks: Blocks, space: Subspace, degrees: Doubles, settings: Settings, done: Iterable[Floats] = ()
 ) -> Iterator[Step]:
     """Yield the steps after those whose products are `done`, until they change no value by more than the tolerance.
+
+    Of `done` one product is asked for at a time.
 
     space begins as those steps did, and holds the vectors at the end. degrees (n_columns,). Raises DataError where a
     value is no number, TryAgainError where blocks are lost again and again.

@@ -59,6 +59,7 @@ def backtest(run: Run) -> None:
         )  # fmt: skip
         for name, stage in STAGES.items():
             run.spark.sparkContext.setJobGroup(f"{own.run_id}/{name}", name)
+            run.tables.seen.clear()  # each stage is a job of its own: it reads what those before it wrote
             stage(own)
         ids.append(own.run_id)
     found = _written(run, ids)

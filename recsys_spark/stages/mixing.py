@@ -38,7 +38,7 @@ def choose_kind(
     """
     tune, deadline = run.config.tune, time.monotonic() + 60 * minutes
     # As many vectors as the smallest window has: training, which knows more, refuses more than it has.
-    most = min(min(len(each.columns), each.blocks(life, settings["transform"]).n_rows) for each in windows) - 1
+    most = min(min(len(each.items(life)[0]), each.blocks(life, settings["transform"]).n_rows) for each in windows) - 1
     ranks = sorted({min(rank, most) for rank in tune.spectral_ranks})
     mixer = Mixer(
         windows, [_trained(run, each, life, settings, best) for each in windows], life, settings["transform"],
@@ -49,11 +49,15 @@ def choose_kind(
         "popularity_exponent": tune.popularity_exponents,
     }
     start = {"weight": 0.0, "prior_weight": float(best["prior_weight"]), "popularity_exponent": 0.0}
-    if run.config.topk.hide_seen is False and not run.config.evaluation.new_items_only:
-        served["repeat_weight"], start["repeat_weight"] = tune.repeat_weights, 0.0
+    topk, day = run.config.topk, dt.timedelta(days=1)
+    again = topk.hide_seen is False and not run.config.evaluation.new_items_only
+    if again or topk.repeat_weight:
+        start["repeat_weight"] = topk.repeat_weight
+        start["repeat_prior"] = topk.repeat_prior / day if topk.repeat_prior else 0.0
+    if again:
+        served["repeat_weight"] = tune.repeat_weights
         if run.config.source.columns.time is not None:
-            days = run.config.tuning_horizon() / dt.timedelta(days=1)
-            served["repeat_prior"], start["repeat_prior"] = [days * factor for factor in tune.repeat_priors], 0.0
+            served["repeat_prior"] = [run.config.tuning_horizon() / day * factor for factor in tune.repeat_priors]
     shape: dict[str, Any] = {
         "rank": ranks,
         "list_exponent": tune.list_exponents,
@@ -82,11 +86,19 @@ def choose_kind(
             gain, error = mixer.gain(found[kind], found["als"])
             said[kind] += f", {gain:+.4f} (standard error {error:.4f}) to als"
         run.say(f"{kind}: NDCG {said[kind]}: {json.dumps(found[kind])}")
-    best_kind = max(found, key=lambda kind: mixer.value(found[kind]))
-    if "als" in found:
-        gain, error = mixer.gain(found[best_kind], found["als"])
-        best_kind = best_kind if gain > 2 * error else "als"
-    return Chosen(best_kind, mixer.value(found[best_kind]), found, said)
+    kind = best_kind(found, mixer)
+    return Chosen(kind, mixer.value(found[kind]), found, said)
+
+
+def best_kind(found: Mapping[str, Point], mixer: Mixer) -> str:
+    """Return the kind of the highest value; beside als only of those whose gain over it is beyond doubt."""
+
+    def beyond_doubt(kind: str) -> bool:
+        gain, error = mixer.gain(found[kind], found["als"])
+        return gain > 2 * error
+
+    kinds = [kind for kind in found if "als" not in found or kind == "als" or beyond_doubt(kind)]
+    return max(kinds, key=lambda kind: mixer.value(found[kind]))
 
 
 def _trained(run: Run, window: Window, life: int, settings: Mapping[str, Any], best: Mapping[str, Any]) -> AlsFold:
@@ -100,10 +112,10 @@ def fragment_of(kind: str, point: Point) -> dict[str, Any]:
     """Return the sections of a configuration that a kind, where its settings stand, adds to those of ALS."""
     found: dict[str, Any] = {"model": {"kind": kind}}
     topk: dict[str, Any] = {"popularity_exponent": float(point["popularity_exponent"])}
-    if "repeat_weight" in point:
+    if "repeat_weight" in point:  # then nothing of what another file says of repeats is to remain
+        days = point.get("repeat_prior", 0) if point["repeat_weight"] else 0
         topk["repeat_weight"] = float(point["repeat_weight"])
-    if point.get("repeat_weight") and point.get("repeat_prior"):
-        topk["repeat_prior"] = f"{point['repeat_prior'] * 86400:.0f}s"
+        topk["repeat_prior"] = f"{days * 86400:.0f}s" if days else None
     if kind != "als":
         found["spectral"] = {
             "rank": int(point["rank"]),

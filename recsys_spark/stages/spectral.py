@@ -1,5 +1,6 @@
 """The steps of a spectral model: from blocks to gold.item_vectors; gold.spectral_steps keeps them until it is done."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -49,15 +50,15 @@ def train_vectors(run: Run, data: TrainingData, blocks: store.Blocks, note: dict
     exponents = settings.user_exponent, settings.item_exponent
     row, column = exponents if data.moving == "items" else exponents[::-1]
     iteration = trainer.Settings(row, column, settings.tolerance, settings.steps)
-    steps, told = _done(run)
-    if steps:
-        run.say(f"spectral: going on after step {len(steps)}")
+    told = _told_before(run)
+    if told:
+        run.say(f"spectral: going on after step {len(told)}")
     places = np.arange(len(data.columns), dtype=np.int32)
-    for step in trainer.iterate(blocks, space, degrees, iteration, steps):
+    for step in trainer.iterate(blocks, space, degrees, iteration, _products(run, len(told))):
         rows = pa.Table.from_batches([factor_rows(places, step.product, "column", "product")])
         frame = run.spark.createDataFrame(rows).coalesce(1)
         whole = frame.withColumn("model_id", f.lit(run.run_id)).withColumn("step", f.lit(step.number))
-        told.append((step.change, step.seconds))
+        told = [*told[: step.number - 1], (step.change, step.seconds)]
         run.tables.append_step(STEPS, whole, where, step.number, {**note, "steps": told}, ("model_id", "step"))
         changed = f"changed by {step.change:.2g}, " if np.isfinite(step.change) else ""
         run.progress(f"spectral: step {step.number}: {changed}{step.seconds:.2f} s")
@@ -109,15 +110,17 @@ def _write(run: Run, frame: DataFrame, note: dict[str, object]) -> None:
     run.outputs[ITEM_VECTORS] = commit.version
 
 
-def _done(run: Run) -> tuple[list[Floats], list[tuple[float, float]]]:
-    """Return the products of the steps that an earlier try of the run committed, in order, and what it told of them."""
-    commits = run.tables.commits(STEPS, {"model_id": run.run_id})
-    told = commits[0].note.get("steps", []) if commits else []
-    steps: list[Floats] = []
-    for number in range(1, len(commits) + 1):
+def _told_before(run: Run) -> list[tuple[float, float]]:
+    """Return what an earlier try of the run told of the steps that it committed."""
+    last = run.tables.find(STEPS, {"model_id": run.run_id})
+    return last.note.get("steps", []) if last else []
+
+
+def _products(run: Run, steps: int) -> Iterator[Floats]:
+    """Yield the products of the steps that an earlier try committed, in order, each as it is asked for."""
+    for number in range(1, steps + 1):
         rows = run.tables.read_slice(STEPS, {"model_id": run.run_id, "step": number}).toArrow().sort_by("column")
         if not rows.num_rows:
-            break  # another run of the model ended, and cleared its steps, just now
+            return  # another run of the model ended, and cleared its steps, just now
         flat = rows.column("product").combine_chunks().flatten().to_numpy()
-        steps.append(np.ascontiguousarray(flat.reshape(rows.num_rows, -1)))
-    return steps, told[: len(steps)]
+        yield np.ascontiguousarray(flat.reshape(rows.num_rows, -1))

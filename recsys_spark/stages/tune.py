@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 
 from recsys_spark.als.objective import Objective
 from recsys_spark.als.trainer import DivergedError, fold_solve
+from recsys_spark.config import Config
 from recsys_spark.errors import ConfigError, DataError
 from recsys_spark.redaction import redacted_config
 from recsys_spark.runs import Option, Run
 from recsys_spark.runs import main as run_job
 from recsys_spark.schemas import SCHEMAS
 from recsys_spark.stages.mixing import choose_kind, fragment_of
-from recsys_spark.stages.windows import Popular, epochs_on, past_windows, tried
+from recsys_spark.stages.windows import NO_LIFE, Popular, epochs_on, past_windows, tried
 from recsys_spark.topk.folds import AlsFold
 from recsys_spark.tuning.judge import listed, ndcg, popular_lists, ready
 from recsys_spark.tuning.mixing import Point
@@ -44,6 +45,8 @@ def tune(run: Run) -> None:
         raise ConfigError(f"als.objective: {config.als.objective}: tuning knows the lists of `ials` only")
     if not run.tables.exists("gold.item_ids"):
         raise DataError(_NOTHING_KNOWN)
+    if unknown := _not_judged(config):
+        run.say(f"warning: the search judges lists that do not know {', '.join(unknown)}")
     started = time.monotonic()
     lives, popular = tried(run)
     windows = past_windows(run, list(lives.values()), popular)
@@ -82,21 +85,42 @@ def tune(run: Run) -> None:
         f"# the best popularity list {lists[best_list]:.4f}. Use it: --config CONF.yaml --config THIS.yaml\n"
     )
     text = head + yaml.safe_dump(found[chosen.kind], sort_keys=False)
-    (folder / f"{run.run_id}.yaml").write_text(text, encoding="utf-8")
-    plot([one for one, _ in done], float(lists[best_list]), k, folder / f"{run.run_id}.svg")
+    plot(
+        [(one, {"epochs": where["epochs"], "prior.weight": where["prior_weight"],
+                "popularity_half_life": _written(popular[where["popularity"]][1]) or NO_LIFE}) for one, where in done],
+        float(lists[best_list]), k, folder / f"{run.run_id}.svg",
+    )  # fmt: skip
+    place = folder / f"{run.run_id}.yaml"
+    part = place.with_suffix(".part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(place)  # whoever finds the file finds it whole
     run.metrics = {chosen.kind: {f"ndcg@{k}": chosen.value}, "popularity": {f"ndcg@{k}": float(lists[best_list])}}
     run.counts |= {
         "trials": len(done),
         "kinds": chosen.said,
         "kind": chosen.kind,
         "found": found,
-        "written": str(folder / f"{run.run_id}.yaml"),
+        "written": str(place),
     }
     run.outputs["gold.trials"] = run.tables.version("gold.trials")
     run.say(text)
     if chosen.value <= lists[best_list]:
         run.say("warning: nothing that was found is above the best popularity list; go on with the same --run-id and "
                 "higher tune.minutes and tune.trials")  # fmt: skip
+
+
+def _not_judged(config: Config) -> list[str]:
+    """Return the settings, of those that are given, by which lists are served but not judged."""
+    topk = config.topk
+    given = {
+        "topk.only_seen": topk.only_seen,
+        "topk.eligible": topk.eligible,
+        "topk.allowed": topk.allowed,
+        "topk.blocked": topk.blocked,
+        "topk.most_of_category": topk.most_of_category,
+        "topk.prior.new_users": topk.prior.new_users,
+    }
+    return [name for name, value in given.items() if value]
 
 
 def _popular(each: Window, place: int, k: int) -> float:
@@ -152,18 +176,20 @@ def _worth(
     transform: str,
 ) -> Callable[[Mapping[str, float]], float]:
     """Return a function of a prior, popularity (by its place) and weight: the mean over windows of users' mean NDCG."""
-    k, prepared = run.config.evaluation.k[0], []
+    k, topk, prepared = run.config.evaluation.k[0], run.config.topk, []
+    days = topk.repeat_prior / dt.timedelta(days=1) if topk.repeat_prior else 0.0
     for each, own in zip(windows, factors, strict=True):
-        fold = AlsFold(fold_solve(own, objective, run.config.topk.shortfall))
-        given = ready(each.sample, each.histories(life, transform), each.columns)
+        fold = AlsFold(fold_solve(own, objective, topk.shortfall))
+        given = ready(each.sample, each.histories(life, transform), each.items(life)[0])
         users = fold.user_factors(given.offsets, given.columns, given.weights)
-        prepared.append((each, given, users, fold.item_factors()))
+        again = each.repeats(topk.repeat_weight, days, transform)
+        prepared.append((each, given, users, fold.item_factors(), again))
 
     @cache
     def worth(popularity: int, weight: float) -> float:
         lists = (
-            (each, listed(given, users, items, each.popularities[popularity], weight, k))
-            for each, given, users, items in prepared
+            (each, listed(given, users, items, each.popularities[popularity], weight, k, again))
+            for each, given, users, items, again in prepared
         )
         return float(np.mean([ndcg(each.sample, found).mean() for each, found in lists]))
 
@@ -237,20 +263,14 @@ def _fragment(
 ) -> dict[str, Any]:
     """Return the sections of a configuration that say what was found for a kind."""
     chosen, more = trial.settings, fragment_of(kind, point)
-    features: dict[str, Any] = {"transform": chosen["transform"]}
-    prior: dict[str, Any] = {"weight": float(point["prior_weight"])}
-    topk: dict[str, Any] = {"prior": prior} | more["topk"]
-    evaluation: dict[str, Any] = {}
-    if len(popular) > 1:
-        features["half_life"] = _written(lives[chosen["half_life"]])
-        name, life = popular[best["popularity"]]
-        if life is not None:
-            features["popularity_half_life"] = _written(life)
-        prior["popularity"] = topk["fallback"] = name
-        if popular[best_list][1] is not None:
-            evaluation["popularity_half_life"] = _written(popular[best_list][1])
-    else:
-        prior["popularity"] = "popularity"
+    name, life = popular[best["popularity"]]
+    features = {"transform": chosen["transform"], "half_life": _written(lives[chosen["half_life"]])}
+    if life is not None:
+        features["popularity_half_life"] = _written(life)
+    prior = {"weight": float(point["prior_weight"]), "popularity": name}
+    topk = {"prior": prior, "fallback": name} | more["topk"]
+    judged_by = popular[best_list][1]
+    evaluation = {"popularity_half_life": _written(judged_by)} if judged_by is not None else {}
     als = {name: chosen[name] for name in ("rank", "regularization", "alpha0", "nu")} | {"epochs": best["epochs"]}
     found = more | {"features": features, "als": als, "topk": topk}
     return found | ({"evaluation": evaluation} if evaluation else {})

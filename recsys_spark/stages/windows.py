@@ -54,7 +54,7 @@ def epochs_on(
         | {"epochs": epochs, "tolerance": 0.0}
     )
     objective = objective_of(als)
-    start = initial_factors(window.hashes, als.rank, als.seed, als.init_scale)
+    start = initial_factors(window.items(life)[1], als.rank, als.seed, als.init_scale)
     return objective, train(window.blocks(life, chosen["transform"]), start, objective, settings_of(als))
 
 
@@ -98,7 +98,7 @@ def _sizes(window: Window) -> tuple[int, int, int, int]:
     """Return a window's items, users and pairs that are trained on, and its blocks."""
     core = window.pairs.where("core").agg(f.count_distinct("user_index"), f.count(f.lit(1))).first()
     assert core is not None
-    return len(window.columns), core[0], core[1], window.n_blocks
+    return window.core.num_rows, core[0], core[1], window.n_blocks
 
 
 def past_parts(run: Run) -> Iterator[tuple[DataFrame, DataFrame, dt.datetime | None]]:
@@ -133,7 +133,8 @@ def window_on(
     marked = with_core(run, pairs, n_pairs, "total_0")  # that without a half-life
     wanted = interactions.wanted(future, pairs, config.features, config.evaluation)
     if n_pairs == 0 or wanted.isEmpty():
-        raise DataError(f"tune: nothing to learn from, or to find, in the window from {moment}; lower tune.windows")
+        raise DataError(f"tune: nothing to learn from, or to find, in the window from {moment}; lower "
+                        "tune.windows or tune.horizon")  # fmt: skip
     active = config.topk.active_within
     built = window(
         marked,

@@ -94,11 +94,23 @@ class Ready:
     hidden: Ints
 
     @cached_property
-    def apart(self) -> Ints:
-        """Return hidden items and those of the history, user by user, by position."""
-        users = [np.repeat(np.arange(len(each) - 1), np.diff(each)) for each in (self.hidden_offsets, self.offsets)]
+    def again(self) -> tuple[Longs, Longs]:
+        """Return what of the histories is not hidden: offsets (n_users + 1,), and places in `columns`, (n,)."""
+        size = len(self.items)
+        histories, hidden = (
+            np.repeat(np.arange(len(each) - 1), np.diff(each)) * size + positions
+            for each, positions in ((self.offsets, self.columns), (self.hidden_offsets, self.hidden))
+        )
+        kept = ~np.isin(histories, hidden)
+        return np.concatenate([[0], np.cumsum(kept)])[self.offsets], np.flatnonzero(kept)
+
+    @cached_property
+    def apart(self) -> tuple[Longs, Ints]:
+        """Return hidden items and those of the histories, by position, in CSR by user."""
+        offsets, places = self.again
+        users = [np.repeat(np.arange(len(each) - 1), np.diff(each)) for each in (self.hidden_offsets, offsets)]
         order = np.argsort(np.concatenate(users), kind="stable")
-        return np.concatenate([self.hidden, self.columns])[order]
+        return self.hidden_offsets + offsets, np.concatenate([self.hidden, self.columns[places]])[order]
 
     @property
     def served(self) -> Flags:
@@ -142,16 +154,17 @@ def listed(
     prior = Prior.of(popularity[given.items], items, weight)
     ranked = catalog(prior.with_items(items), sample.eligible[given.items])
     whole = prior.with_users(users, np.diff(given.offsets).astype(np.int64))
-    raised = None if repeats is None else repeats.bonuses(given.weights, given.items[given.columns])
+    apart, hidden = (given.hidden_offsets, given.hidden) if repeats is None else given.apart
+    if repeats is not None:
+        own, kept = given.again
+        columns = given.columns[kept]
+        raised = repeats.bonuses(given.weights[kept], given.items[columns])
 
     def rank(rows: slice) -> Ints:
         some = slice(rows.start, rows.stop + 1)
-        if raised is None:
-            places, _ = top_k(whole[rows], ranked, k, given.hidden_offsets[some], given.hidden)
-        else:
-            own = given.offsets[some].astype(np.int64)
-            places, scores = top_k(whole[rows], ranked, k, given.hidden_offsets[some] + own, given.apart)
-            add_repeats(whole[rows], ranked, own, given.columns, raised, places, scores)
+        places, scores = top_k(whole[rows], ranked, k, apart[some], hidden)
+        if repeats is not None:
+            add_repeats(whole[rows], ranked, own[some], columns, raised, places, scores)
         return np.where(places >= 0, given.items[places], -1).astype(np.int32)
 
     with one_thread(), ThreadPoolExecutor(os.cpu_count()) as pool:

@@ -16,7 +16,6 @@ from recsys_spark.spectral import trainer
 from recsys_spark.spectral.subspace import Subspace
 from recsys_spark.topk.folds import AlsFold, Blend, Fold, SpectralFold
 from recsys_spark.topk.prior import popularity_scales
-from recsys_spark.topk.repeats import Repeats
 from recsys_spark.tuning.judge import Ready, listed, ndcg, ready
 from recsys_spark.tuning.window import Window
 
@@ -56,7 +55,8 @@ class Mixer:
     def __post_init__(self) -> None:
         """Solve the users of the windows once."""
         self._ready = [
-            ready(each.sample, each.histories(self.life, self.transform), each.columns) for each in self.windows
+            ready(each.sample, each.histories(self.life, self.transform), each.items(self.life)[0])
+            for each in self.windows
         ]
         self._users = [
             fold.user_factors(given.offsets, given.columns, given.weights)
@@ -93,16 +93,10 @@ class Mixer:
         fold, users = self._fold(number, point)
         popularity = window.popularities[self.popularity]
         scales = popularity_scales(popularity[given.items], point["popularity_exponent"])
-        items, again = fold.item_factors() * scales[:, None], self._repeats(window, point)
+        items = fold.item_factors() * scales[:, None]
+        again = window.repeats(point.get("repeat_weight", 0.0), point.get("repeat_prior", 0.0), self.transform)
         lists = listed(given, users, items, popularity, point["prior_weight"], self.k, again)
         return ndcg(window.sample, lists)
-
-    def _repeats(self, window: Window, point: Point) -> Repeats | None:
-        if not point.get("repeat_weight"):
-            return None
-        days = point.get("repeat_prior", 0.0)
-        prior = (days * window.comebacks).astype(np.float32) if days else None
-        return Repeats(point["repeat_weight"], self.transform == "log1p", prior)
 
     def _fold(self, number: int, point: Point) -> tuple[Fold, Floats]:
         """Return a window's fold at a point, and the factors of its users."""
@@ -124,10 +118,9 @@ class Mixer:
         if key not in self._vectors:
             window = self.windows[number]
             blocks = window.blocks(self.life, self.transform)
-            space = Subspace(
-                initial_factors(window.hashes, self.rank, self.spectral.seed, 1.0), self.spectral.most_blocks
-            )
-            degrees = trainer.column_degrees(blocks, len(window.columns))
+            _, hashes = window.items(self.life)
+            space = Subspace(initial_factors(hashes, self.rank, self.spectral.seed, 1.0), self.spectral.most_blocks)
+            degrees = trainer.column_degrees(blocks, len(hashes))
             settings = trainer.Settings(a, b, self.spectral.tolerance, self.spectral.steps)
             for _ in trainer.iterate(blocks, space, degrees, settings):
                 pass

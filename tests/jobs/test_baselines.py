@@ -137,6 +137,27 @@ def test_a_baseline_that_is_named_is_compared_and_a_first_champion_has_to_beat_i
     assert itself["exit_code"] == 65 and "--baseline near" in itself["error"]
 
 
+def test_moments_of_a_log_whose_items_are_new_in_between_rank_them_too(spark, tmp_path) -> None:
+    """Nothing is built before: the dictionary grows from moment to moment, by an item that everyone then buys."""
+    early = [row for row in purchases() if row[2] < "2024-02-20"]
+    late = [(f"user-{user}", "item-new", f"2024-02-25 00:00:{user:02}") for user in range(N // 2)]
+    after = [(f"user-{user}", "item-new", f"2024-03-02 00:00:{user:02}") for user in range(N // 2, N)]
+    config = configuration(
+        tmp_path,
+        write_csv(
+            tmp_path / "log.csv", [*early, ("user-0", f"item-{left_out(0)}", "2024-02-21 00:00:00"), *late, *after]
+        ),
+        evaluation={"k": [1, 3], "horizon": "10d"},
+    )
+    job = Job()
+    assert job(config, "--run-id", "a", stages=("ingest",))["exit_code"] == 0
+    summary = job(config, "--run-id", "back", *WHEN, "--moments", "2", stages=("backtest",))
+    assert summary["exit_code"] == 0, summary["error"]
+    lists = Tables(spark, str(tmp_path / "tables")).read("gold.recommendations")
+    listed = lists.where("model_id LIKE 'back-%' AND exists(items, item -> item.item_id = 'item-new')")
+    assert {row["model_id"] for row in listed.select("model_id").distinct().collect()} == {"back-20240301T0000"}
+
+
 def test_moments_in_a_row_are_each_trained_on_their_past_alone(spark, shop, tmp_path) -> None:
     """Two moments ten days apart: at the first, nothing of what is left out until then has happened."""
     job = Job()
