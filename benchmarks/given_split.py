@@ -112,6 +112,7 @@ def main() -> None:
     """Tune, try the grid, print both, write JSON."""
     cli = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     cli.add_argument("config", help="a log with a random holdout")
+    cli.add_argument("--set", action="append", default=[], dest="overrides", help="of the search: tune.trials=20")
     cli.add_argument("--json", type=Path)
     given = cli.parse_args()
     spark_session("given split")
@@ -120,7 +121,7 @@ def main() -> None:
         run_stages(NAME, make, ["--config", given.config, "--run-id", "files", "--set", f"storage.root={folder}/log"])
         split = [f"source.path={folder}/log/train.parquet/*.parquet"]
         split += [f"holdout.path={folder}/log/test.parquet/*.parquet", f"evaluation.k=[{K}, 10, 50]"]
-        split += [f"storage.root={folder}/split", "evaluation.report=false"]
+        split += [f"storage.root={folder}/split", "evaluation.report=false", *given.overrides]
         argv = ["--config", SPLIT, *words(split)]
         tuned = {name: searched(name, [*argv, *words(more)], folder) for name, more in SEARCHES.items()}
         everyone = [*argv, "--run-id", "grid", "--set", "tune.users=100000"]
