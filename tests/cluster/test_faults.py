@@ -23,7 +23,7 @@ from recsys_spark.blocks import store
 from recsys_spark.blocks.layout import Block
 from recsys_spark.errors import TryAgainError
 from recsys_spark.stages import als, train
-from tests.cluster.processes import kill_executor
+from tests.cluster.processes import kill_executor, running
 from tests.cluster.submit import PROJECT, digest, submit
 from tests.jobs.shop import AS_OF, configuration, purchases, write_csv
 
@@ -57,6 +57,8 @@ def train_to(point: str, victim: str = "") -> None:
         als._save = _striking(als._save, STRUCK, before=die)
     elif point == "after the commit":
         als._save = _striking(als._save, STRUCK, after=die)
+    elif point == "in every try of the users' job":
+        trainer.rows_pass = partial(_struck_rows_pass, _kill_own_executor)
     else:
         trainer.rows_pass = partial(_struck_rows_pass, partial(_die_once, victim) if victim else die)
     raise SystemExit(train.main())
@@ -94,6 +96,12 @@ def _die_once(marker: str) -> None:
     with suppress(FileExistsError):
         Path(marker).touch(exist_ok=False)
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _kill_own_executor() -> None:
+    """Kill the executor whose task this is: it has started the process that started this Python worker."""
+    parents = {process.pid: process.parent for process in running()}
+    os.kill(parents[os.getppid()], signal.SIGKILL)
 
 
 @dataclass(frozen=True)
@@ -190,6 +198,21 @@ def test_an_executor_killed_in_an_epoch_is_replaced_and_the_model_ends_at_the_sa
             kill_executor(workers[0])
         log = shop.finish(process, tables)
     assert "Lost executor" in log
+    assert digest(tables) == shop.digest
+
+
+def test_executors_lost_again_and_again_say_try_again_and_the_rerun_ends_at_the_same_bytes(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables, job = shop.copy(tmp_path), tmp_path / "job.py"
+    monkeypatch.setenv("PYTHONPATH", str(PROJECT))
+    job.write_text(launcher("in every try of the users' job"))
+    tries = ("--conf", "spark.task.maxFailures=2")  # a new executor takes its time
+    with cluster(workers=2) as (url, _):
+        log = shop.finish(shop.start(submit(url, job, *tries), tables), tables, exit_code=TryAgainError.exit_code)
+        assert "executors were lost again and again" in log and "raise spark.executor.memoryOverhead" in log
+        log = shop.finish(shop.start(submit(url, TRAIN), tables), tables)
+    assert f"going on after epoch {STRUCK - 1} of" in log
     assert digest(tables) == shop.digest
 
 

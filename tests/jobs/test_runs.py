@@ -1,6 +1,7 @@
 """What is left of every run: its rows in gold.runs, its log, and no secret anywhere."""
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,21 @@ def test_the_last_runs_are_printed_newest_first_for_people_and_for_programs(nigh
     assert [stage["stage"] for stage in runs[-1]["stages"]] == list(STAGES)
     assert past_runs.main(["--config", str(night.config), "--set", "storage.root=/nowhere"]) == 65
     assert "/nowhere/gold/runs: no such table" in capsys.readouterr().err
+
+
+def test_the_sql_of_the_page_of_operations_answers_what_its_comments_ask(spark, night) -> None:
+    lost = Job()(night.config, "--run-id", "asked", *WHEN, "--set", "als.warm_start=nobody", stages=("train_als",))
+    page = (Path(__file__).parents[2] / "docs/operations.md").read_text(encoding="utf-8")
+    here = page.replace("`data/shop/", f"`{night.tables.root}/").replace("'2024-03-01'", "'night'")
+    queries, alert, vacuum = re.findall(r"^```sql\n(.*?);\n^```$", here, flags=re.MULTILINE | re.DOTALL)
+    failed, slower, behind = (spark.sql(query).collect() for query in queries.split(";\n"))
+    assert ("asked", "pipeline", "train_als", lost["error"]) in [tuple(row)[1:] for row in failed]
+    assert [(row["stage"], row["counts[rows]"]) for row in slower] == [("build_features", len(purchases()))]
+    assert behind == [(night.summary["outputs"]["bronze.events"],)]
+    ended = {row["stage"]: row["max(as_of)"] for row in spark.sql(alert).collect()}
+    assert ended["score_topk"] == AS_OF.replace(tzinfo=None)
+    spark.sql(vacuum)
+    assert night.tables.read("gold.recommendations").count() == 24
 
 
 def test_the_command_that_prints_runs_ends_as_jobs_do_and_says_no_secret(tmp_path, spark, capsys, monkeypatch) -> None:
