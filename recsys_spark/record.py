@@ -7,6 +7,7 @@ from typing import Any
 
 from pyspark.sql import functions as f
 
+from recsys_spark.local import local_frame
 from recsys_spark.schemas import SCHEMAS
 from recsys_spark.tables import Tables
 from recsys_spark.version import code_version
@@ -50,7 +51,7 @@ def write(tables: Tables, stages: list[StageRecord], run: Mapping[str, Any]) -> 
     ok = {"status": "ok", "exit_code": 0, "error": None}
     rows = [{**own, **vars(stage), **(ok if stage is not stages[-1] else {})} for stage in stages]
     schema = SCHEMAS[TABLE]
-    frame = tables.spark.createDataFrame([tuple(row.get(name) for name in schema.names) for row in rows], schema)
+    frame = local_frame(tables.spark, [tuple(row.get(name) for name in schema.names) for row in rows], schema)
     tables.append(TABLE, frame.coalesce(1))
 
 

@@ -15,6 +15,7 @@ from pyspark.sql import types as t
 from recsys_spark.config import Columns, Files, Source
 from recsys_spark.errors import DataError
 from recsys_spark.files import explained, hadoop, modified_column, url_column
+from recsys_spark.local import local_frame
 from recsys_spark.schemas import BRONZE_COLUMNS, INGESTED_AT, LINE, MODIFIED_AT, PART, SOURCE_FILE
 from recsys_spark.transforms.events import MALFORMED, column
 
@@ -77,7 +78,7 @@ def _delta(spark: SparkSession, source: Files, files: list[str]) -> DataFrame:
         check_columns(table.columns, source, root)
         tables.append(_numbered(table))
     rows = reduce(partial(DataFrame.unionByName, allowMissingColumns=True), tables)
-    wanted = spark.createDataFrame([(file,) for file in files], f"{SOURCE_FILE} string")
+    wanted = local_frame(spark, ((file,) for file in files), f"{SOURCE_FILE} string")
     return rows.join(f.broadcast(wanted), on=SOURCE_FILE, how="left_semi")
 
 
@@ -168,7 +169,7 @@ def _numbered(frame: DataFrame, header: tuple[str | None, ...] | None = None) ->
         offsets.append((file, block, first, last, rows_of[file] + start - first))
         rows_of[file] += last - first + 1
     known = f"{SOURCE_FILE} string, __block bigint, __first bigint, __last bigint, __offset bigint"
-    places = f.broadcast(frame.sparkSession.createDataFrame(offsets, known))
+    places = f.broadcast(local_frame(frame.sparkSession, offsets, known))
     line = f.when(f.col("__at").between(f.col("__first"), f.col("__last")), f.col("__at") + f.col("__offset"))
     changed = f.raise_error(f.lit("files changed while they were read: try again")).cast("bigint")
     rows = scan.join(places, on=[SOURCE_FILE, "__block"], how="left")

@@ -10,6 +10,7 @@ from pyspark.sql import functions as f
 
 from recsys_spark.config import Config
 from recsys_spark.errors import DataError, TryAgainError
+from recsys_spark.local import local_frame
 from recsys_spark.runs import Run
 from recsys_spark.schemas import SCHEMAS
 from recsys_spark.stages.known import WEIGHTS
@@ -76,7 +77,7 @@ def record(run: Run, before: str | None, decision: dict[str, Any]) -> Row:
             **decision,
         }
         schema = SCHEMAS[TABLE]
-        frame = run.spark.createDataFrame([tuple(row[name] for name in schema.names)], schema)
+        frame = local_frame(run.spark, [tuple(row[name] for name in schema.names)], schema)
         return frame.coalesce(1), 0 if done else 1
 
     run.outputs[TABLE] = run.tables.extend(TABLE, new_rows)

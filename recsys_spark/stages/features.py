@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from pyspark import StorageLevel
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as f
@@ -200,7 +201,7 @@ def with_core(run: Run, pairs: DataFrame, n_pairs: int, weight: str = "weight") 
     columns = np.arange(items.count(), dtype=np.int32)
     blocks = store.build(histories, columns, store.n_blocks(n_pairs, als.block_interactions, als.min_blocks))
     kept = kcore.core_columns(blocks, k, rounds)
-    kept_items = run.spark.createDataFrame([(int(i),) for i in np.flatnonzero(kept)], "item_index int")
+    kept_items = run.spark.createDataFrame(pa.table({"item_index": np.flatnonzero(kept).astype(np.int32)}))
     core_items = items.join(f.broadcast(kept_items), "item_index", "left_semi").select("item_id")
 
     def counted() -> tuple[DataFrame, int]:

@@ -13,6 +13,7 @@ from recsys_spark.als.objective import Explicit, HuKorenVolinsky, Ials, Objectiv
 from recsys_spark.als.trainer import Settings
 from recsys_spark.config import Als, Config
 from recsys_spark.errors import DataError, UsageError
+from recsys_spark.local import local_frame
 from recsys_spark.redaction import redacted_config
 from recsys_spark.runs import Run, is_run_id
 from recsys_spark.schemas import SCHEMAS
@@ -94,7 +95,7 @@ def register(run: Run, kind: str, inputs: dict[str, int], note: dict[str, object
         **found,
     }
     schema = StructType([column for column in SCHEMAS["gold.models"] if column.name != "as_of"])
-    frame = run.spark.createDataFrame([tuple(row.get(column.name) for column in schema)], schema)
+    frame = local_frame(run.spark, [tuple(row.get(column.name) for column in schema)], schema)
     frame = frame.withColumn("as_of", as_timestamp(run.as_of))
     run.outputs["gold.models"] = run.tables.write_slice("gold.models", frame, {"model_id": run.run_id}, note).version
 

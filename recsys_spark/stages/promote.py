@@ -15,6 +15,7 @@ from recsys_spark.errors import ConfigError, DataError
 from recsys_spark.evaluation import comparison, exposure, gate
 from recsys_spark.evaluation.comparison import Effect
 from recsys_spark.evaluation.resampling import ALL, Resampling
+from recsys_spark.local import local_frame
 from recsys_spark.redaction import redacted_config
 from recsys_spark.runs import Run
 from recsys_spark.schemas import SCHEMAS
@@ -198,6 +199,6 @@ def _write(run: Run, contest: Contest, effects: Mapping[str, list[Effect]]) -> N
             "champion": rival,
         }
         rows.append(tuple(row[name] for name in schema.names))
-    frame = run.spark.createDataFrame(rows, schema).coalesce(1)
+    frame = local_frame(run.spark, rows, schema).coalesce(1)
     commit = run.tables.write_slice("gold.comparisons", frame, {"comparison_id": run.run_id})
     run.outputs["gold.comparisons"] = commit.version

@@ -13,6 +13,7 @@ from pyspark.sql import functions as f
 
 from recsys_spark.config import Config, Pairs, Popularity, utc
 from recsys_spark.errors import DataError
+from recsys_spark.local import local_frame
 from recsys_spark.runs import Run
 from recsys_spark.stages.events import read_files
 from recsys_spark.stages.folds import fold_of
@@ -66,7 +67,7 @@ def histories(run: Run, pairs: DataFrame, only: DataFrame | None = None) -> Data
         if given is not None:
             parts.append(scorer.marks(_listed_pairs(run, name, given), kind))
     if run.tables.exists("silver.users"):
-        numbers = run.spark.createDataFrame(list(enumerate(_segments(run))), "item_index int, segment string")
+        numbers = local_frame(run.spark, enumerate(_segments(run)), "item_index int, segment string")
         users = run.tables.read_again("silver.users").join(f.broadcast(numbers), "segment")
         parts.append(scorer.marks(users, SEGMENT))
     if only is None:

@@ -13,6 +13,7 @@ from pyspark.sql import functions as f
 
 from recsys_spark.config import Files
 from recsys_spark.errors import DataError, TryAgainError
+from recsys_spark.local import local_frame
 from recsys_spark.redaction import redacted_config
 from recsys_spark.runs import Option, Run
 from recsys_spark.runs import main as run_job
@@ -171,7 +172,7 @@ def _score_few(run: Run, model: Row, file: str) -> None:
     So few are ranked on the driver: Python workers would take longer to start than they would work.
     """
     given, users = _given(run, file)
-    only, then = run.spark.createDataFrame([(user,) for user in users], "user_id string"), known(run)
+    only, then = local_frame(run.spark, ((user,) for user in users), "user_id string"), known(run)
     if "item_id" in given.columns:
         own = given.where(f.col("item_id") != "").groupBy("user_id", "item_id").agg(f.sum("weight").alias("weight"))
         pairs = own.withColumn("event_types", f.lit(None).cast("array<string>"))

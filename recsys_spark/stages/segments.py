@@ -7,6 +7,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as f
 
 from recsys_spark.evaluation.lists import Catalogue
+from recsys_spark.local import local_frame
 from recsys_spark.runs import Run
 
 BANDS = (1, 5, 20, 100)  # least items of each band of histories
@@ -20,7 +21,7 @@ def segments(run: Run, past: DataFrame, relevant: DataFrame, catalogue: Catalogu
     length of the history, in one by whether most of the items wanted are among the popular ones that together have
     half of all pairs of user and item, and, where silver.users has it, in one of its segments.
     """
-    head = run.spark.createDataFrame([(item,) for item in popular_half(catalogue)], "item_id string")
+    head = local_frame(run.spark, ((item,) for item in popular_half(catalogue)), "item_id string")
     wanted = (
         relevant.join(f.broadcast(head.withColumn("_head", f.lit(1))), "item_id", "left")
         .groupBy("user_id")

@@ -16,6 +16,7 @@ from recsys_spark.als.objective import Objective
 from recsys_spark.als.trainer import DivergedError, fold_solve
 from recsys_spark.config import Config
 from recsys_spark.errors import ConfigError, DataError
+from recsys_spark.local import local_frame
 from recsys_spark.redaction import redacted_config
 from recsys_spark.runs import Option, Run
 from recsys_spark.runs import main as run_job
@@ -238,7 +239,7 @@ def _save(
         "seconds": took,
     }
     schema = SCHEMAS["gold.trials"]
-    frame = run.spark.createDataFrame([tuple(row[name] for name in schema.names)], schema).coalesce(1)
+    frame = local_frame(run.spark, [tuple(row[name] for name in schema.names)], schema).coalesce(1)
     note = {"identity": _identity(run)}
     run.tables.append_step("gold.trials", frame, {"study": run.run_id}, number, note, ("study",))
 

@@ -6,6 +6,7 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as f
 
 from recsys_spark.config import HeavyUsers, Source
+from recsys_spark.local import local_frame
 from recsys_spark.schemas import LINE, PART, SOURCE_FILE, USER_ID
 
 DUPLICATE = "duplicate_line"
@@ -58,7 +59,7 @@ def refuse_heavy_users(parsed: DataFrame, limit: HeavyUsers, as_of: dt.datetime 
         return parsed
     few = len(found) <= _FEW
     if few:
-        heavy = parsed.sparkSession.createDataFrame(found, heavy.schema)
+        heavy = local_frame(parsed.sparkSession, found, heavy.schema)
     if limit.action == "cap":
         return _capped(past, heavy, most, few).select(*parsed.columns).unionByName(rest)
     users = _at_hand(heavy.select(USER_ID).distinct().withColumn("__heavy", f.lit(True)), few)

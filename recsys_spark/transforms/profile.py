@@ -8,6 +8,8 @@ from functools import reduce
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as f
 
+from recsys_spark.local import local_frame
+
 QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0)
 TOP_ITEMS = 20
 _EPOCH = dt.date(1970, 1, 1)
@@ -88,4 +90,4 @@ def quantiles(sizes: Mapping[int, int]) -> dict[float, int]:
 
 def as_frame(spark: SparkSession, lines: list[Line]) -> DataFrame:
     """Return lines as (measure, key, value)."""
-    return spark.createDataFrame(lines, "measure string, key string, value double")
+    return local_frame(spark, lines, "measure string, key string, value double")
