@@ -10,7 +10,7 @@ has the advantage that it is chosen on the test file itself.
 import argparse
 import json
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.machine import machine
-from benchmarks.running import run_stages
+from benchmarks.running import run_stages, setting
 from recsys_spark.als.trainer import fold_solve
 from recsys_spark.runs import Run, Stage
 from recsys_spark.session import spark_session
@@ -91,11 +91,6 @@ def _reached(run: Run, window: Window, given: Ready, chosen: dict[str, Any]) -> 
     return recall(window.sample, listed(given, users, fold.item_factors(), window.popularities[0], 0.0, K))
 
 
-def words(overrides: Iterable[str]) -> list[str]:
-    """Return the arguments that replace values of a configuration."""
-    return [word for each in overrides for word in ("--set", each)]
-
-
 def searched(name: str, argv: Sequence[str], folder: str) -> dict[str, Any]:
     """Tune on the training file; return what was found, and what it reaches on the test file by the product's jobs."""
     run_stages(NAME, {"ingest": ingest, "build_features": build_features}, [*argv, "--run-id", name])
@@ -122,8 +117,8 @@ def main() -> None:
         split = [f"source.path={folder}/log/train.parquet/*.parquet"]
         split += [f"holdout.path={folder}/log/test.parquet/*.parquet", f"evaluation.k=[{K}, 10, 50]"]
         split += [f"storage.root={folder}/split", "evaluation.report=false", *given.overrides]
-        argv = ["--config", SPLIT, *words(split)]
-        tuned = {name: searched(name, [*argv, *words(more)], folder) for name, more in SEARCHES.items()}
+        argv = ["--config", SPLIT, *setting(split)]
+        tuned = {name: searched(name, [*argv, *setting(more)], folder) for name, more in SEARCHES.items()}
         everyone = [*argv, "--run-id", "grid", "--set", "tune.users=100000"]
         points = run_stages(NAME, {"grid": grid}, everyone)["counts"]["grid"]
     best = max(points, key=lambda point: point["recall"])

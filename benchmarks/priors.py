@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as f
 
-from recsys_spark import runs
+from benchmarks.running import run_stages, setting
 from recsys_spark.als.trainer import fold_solve
 from recsys_spark.runs import Run
 from recsys_spark.stages.windows import epochs_on, past_parts, window_on
@@ -139,9 +139,8 @@ def main() -> None:
     cli.add_argument("--set", action="append", default=[], dest="overrides")
     given = cli.parse_args()
     for config in given.config:
-        argv = ["--config", config, "--run-id", "priors", *(w for each in given.overrides for w in ("--set", each))]
-        if code := runs.main("priors", {"priors": measure}, "", argv):
-            raise SystemExit(code)
+        argv = ["--config", config, "--run-id", "priors", *setting(given.overrides)]
+        run_stages("priors", {"priors": measure}, argv)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.counting import computed_scores
-from benchmarks.running import run_stages
+from benchmarks.running import run_stages, setting
 from recsys_spark.als.linalg import one_thread
 from recsys_spark.runs import Run
 from recsys_spark.stages.features import build_features
@@ -58,8 +58,8 @@ def main() -> None:
     for config in given.configs:
         stages = {"ingest": ingest, "build_features": build_features, "train_als": train_als, "share": share}
         with tempfile.TemporaryDirectory() as folder:
-            overrides = [word for each in (f"storage.root={folder}", *given.overrides) for word in ("--set", each)]
-            argv = ["--config", str(config), "--run-id", "bench", *overrides]
+            overrides = [f"storage.root={folder}", *given.overrides]
+            argv = ["--config", str(config), "--run-id", "bench", *setting(overrides)]
             found = run_stages("pruning", stages, argv)["counts"]
         rows[config.stem] = {name: found[name] for name in ("users", "items", "tiles", "share")}
     for name, row in rows.items():

@@ -21,7 +21,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as f
 
 from benchmarks.machine import machine
-from benchmarks.running import run_stages
+from benchmarks.running import run_stages, setting
 from recsys_spark.config import FactorKind, load
 from recsys_spark.evaluation.comparison import Effect, compare
 from recsys_spark.evaluation.resampling import Resampling
@@ -98,7 +98,7 @@ def _run(
 ) -> dict[str, Any]:
     """Run stages; return what they counted."""
     argv = [word for file in config for word in ("--config", file)]
-    argv += ["--run-id", run_id, *(word for each in overrides for word in ("--set", each)), *arguments]
+    argv += ["--run-id", run_id, *setting(overrides), *arguments]
     counts: dict[str, Any] = run_stages("quality", stages, argv, OPTIONS)["counts"]
     return counts
 

@@ -1,10 +1,15 @@
 """Jobs of the product in this process, with what they counted and measured."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from recsys_spark import runs
 from recsys_spark.runs import Option, Run, Stage
+
+
+def setting(overrides: Iterable[str]) -> list[str]:
+    """Return a job's arguments that replace values of its configuration, `key=value` each."""
+    return [word for each in overrides for word in ("--set", each)]
 
 
 def run_stages(
