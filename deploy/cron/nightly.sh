@@ -96,7 +96,8 @@ else
     for found in "$tuned"/week-*.yaml; do  # by date; a later week's are not for this night
         [ ! -e "$found" ] || [[ $found > $tuned/week-$sunday.yaml ]] || settings=$found
     done
-    echo "$settings" >"$begun"
+    echo "$settings" >"$begun.part"
+    mv "$begun.part" "$begun"  # whole or not at all: a disk may be full
 fi
 [ -z "$settings" ] || configs+=(--config "$settings")
 
